@@ -1,0 +1,28 @@
+"""Settings shared by all tests."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import pytest
+from absl import flags
+
+# Grain reads absl flags, which nobody parses under pytest.
+flags.FLAGS.mark_as_parsed()
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+
+# Tests compile the same small programs again and again; the second run is several times faster.
+jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".pytest_cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real data and reference vectors beside the checkout; skips where absent."""
+    path = REPOSITORY.parent / "shared"
+    if not path.is_dir():
+        pytest.skip(f"no folder of reference data at {path}")
+    return path
