@@ -1,0 +1,18 @@
+"""What can be trained: each task binds a model, a loss and an evaluation (see `task.Task`)."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+TASKS = ("vae", "splat_fit")
+
+
+def make_task(name: str, config: Mapping[str, Any]) -> Any:
+    """The task of that name, from the groups of a whole configuration (plain mappings).
+
+    Raises:
+      ValueError: if there is no such task.
+    """
+    if name not in TASKS:
+        raise ValueError(f"config.task is {name!r}; expected one of {', '.join(TASKS)}")
+    return importlib.import_module(f"lgs_jax.tasks.{name}").from_config(config)

