@@ -1,0 +1,1 @@
+"""Terms of the training losses: reconstruction, perceptual distance, KL divergence."""
