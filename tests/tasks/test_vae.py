@@ -1,0 +1,117 @@
+"""The autoencoder's task: the loss is what it says, masks and gradients reach where they should."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgs_jax.metrics.mean import Mean
+from lgs_jax.tasks import make_task, vae
+
+SIZE, VIEWS, TARGETS = 16, 3, 2
+
+
+def make_config(**loss) -> dict:
+    return {
+        "task": "vae",
+        "data": {"height": SIZE, "width": SIZE, "context_views": VIEWS},
+        "model": {
+            "compression": 8,
+            "widths": (8, 8, 8, 16),
+            "blocks_per_level": 1,
+            "attention_levels": (3,),
+            "num_heads": 2,
+            "scene_head": {"near": 1.0, "far": 8.0},
+        },
+        "loss": {"l1": 1.0, "l2": 0.5, "kl": 0.01, "target": 2.0} | loss,
+        "metrics": {"lpips": "none"},
+    }
+
+
+def make_batch(num_scenes: int = 2) -> dict:
+    rng = np.random.default_rng(0)
+
+    def group(count: int) -> dict:
+        poses = np.tile(np.eye(4, dtype=np.float32), (num_scenes, count, 1, 1))
+        poses[..., :3, 3] = rng.normal(0, 0.3, (num_scenes, count, 3))
+        intrinsics = np.tile(np.float32([SIZE, SIZE, SIZE / 2, SIZE / 2]), (num_scenes, count, 1))
+        images = rng.integers(0, 256, (num_scenes, count, SIZE, SIZE, 3), dtype=np.uint8)
+        return {"images": images, "world_from_cam": poses, "intrinsics": intrinsics}
+
+    return {
+        "context": group(VIEWS),
+        "target": group(TARGETS),
+        "weight": np.ones(num_scenes, np.float32),
+        "world_from_scene": np.tile(np.eye(4, dtype=np.float32), (num_scenes, 1, 1)),
+    }
+
+
+@pytest.fixture(scope="module")
+def task_and_params():
+    task = make_task("vae", make_config())
+    return task, jax.jit(task.init)(jax.random.key(0))
+
+
+def test_total_is_the_weighted_sum_of_its_terms(task_and_params):
+    task, params = task_and_params
+    total, terms = jax.jit(task.loss)(params, make_batch(), jax.random.key(1))
+    expected = terms["l1"] + 0.5 * terms["l2"] + 0.01 * terms["kl"]
+    np.testing.assert_allclose(total, expected, rtol=1e-5)
+    assert terms["overflow"] == 0
+
+
+def test_gradients_are_finite_and_reach_encoder_and_decoder(task_and_params):
+    task, params = task_and_params
+    # The last layers start (almost) at zero; nudge all so that every path carries a gradient.
+    params = jax.tree.map(lambda x: x + 0.02 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params)
+    grad = jax.jit(jax.grad(lambda p: task.loss(p, make_batch(), jax.random.key(1))[0]))(params)
+    for part in ("encoder", "decoder"):
+        leaves = jax.tree.leaves(grad[part])
+        assert all(np.isfinite(x).all() for x in leaves)
+        assert sum(float(jnp.abs(x).sum()) for x in leaves) > 0
+
+
+def test_evaluation_ignores_padded_scenes(task_and_params):
+    task, params = task_and_params
+    batch = make_batch()
+    evaluate = jax.jit(task.evaluate)
+    one = evaluate(params, jax.tree.map(lambda x: x[:1], batch), jax.random.key(0))
+    padded = evaluate(params, batch | {"weight": np.float32([1, 0])}, jax.random.key(0))
+    for name, mean in one.items():
+        assert isinstance(mean, Mean)
+        # Two compilations of one sum: float32 rounding over 768 values.
+        np.testing.assert_allclose(padded[name].compute(), mean.compute(), rtol=1e-4)
+    assert {"context_psnr", "target_psnr", "nearest_psnr", "target_ssim"} <= one.keys()
+
+
+def test_visuals_show_every_real_scene(task_and_params):
+    task, params = task_and_params
+    visuals = task.visualize(params, make_batch() | {"weight": np.float32([1, 0])}, None)
+    assert set(visuals) == {"scene_0", "splats_0", "turntable"}
+    assert visuals["scene_0"].dtype == np.uint8
+    assert visuals["turntable"].shape[1:] == (SIZE, SIZE, 3)
+
+
+def test_random_view_mask_keeps_one_to_all_views():
+    mask = np.asarray(vae.random_view_mask(jax.random.key(0), (4000, 4), 0.5))
+    kept = mask.sum(1)
+    assert kept.min() == 1
+    # Half keep all on purpose, a quarter of the others by chance: 0.625 +- 5 standard errors.
+    assert abs((kept == 4).mean() - 0.625) < 0.04
+    assert np.abs(mask.mean(0) - mask.mean()).max() < 0.04
+    assert np.asarray(vae.random_view_mask(jax.random.key(0), (50, 4), 0.0)).all()
+
+
+def test_mean_of_kept_leaves_masked_views_out():
+    values = jnp.arange(12.0).reshape(1, 3, 2, 2)
+    mask = jnp.array([[True, False, True]])
+    assert vae.mean_of_kept(values, mask) == np.r_[0:4, 8:12].mean()
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(ValueError, match="view_dropout"):
+        make_task("vae", make_config(view_dropout=1.5))
+    with pytest.raises(ValueError, match="did you mean 'target'"):
+        make_task("vae", make_config(tarjet=1.0))
+    with pytest.raises(ValueError, match=r"config\.task is 'vea'"):
+        make_task("vea", make_config())
