@@ -1,0 +1,1 @@
+"""Models: encoder, decoder, scene heads, autoencoder. Modules may import their siblings."""

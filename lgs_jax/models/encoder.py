@@ -1,0 +1,80 @@
+"""The encoder: posed images to one latent distribution map per view.
+
+Letters: B scenes, V views, H, W image height and width, f compression, c latent channels.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from lgs_jax.core import cameras as cameras_lib
+from lgs_jax.nn import blocks, multiview_unet
+
+Array = jax.Array
+
+INITIAL_LOG_VAR = -6.0  # much more noise than this at the start, and training does not get going
+LOG_VAR_REACH = 10.0  # log-variances stay within this distance of the initial one: (-16, 4)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """Independent normal distributions of latents.
+
+    Attributes:
+      mean: [B, V, H/f, W/f, c].
+      log_var: logarithm of the variances, of the same shape.
+    """
+
+    mean: Array
+    log_var: Array
+
+
+class Encoder(nn.Module):
+    """Multi-view U-Net from images to latent distributions.
+
+    Attributes:
+      latent_channels: c.
+      out_level: level of the U-Net at which the latents leave; f = patch_size * 2**out_level.
+      patch_size: side of the square of pixels that becomes one pixel of level 0 (space to depth).
+        1 as in standard diffusion U-Nets; 2 or 4 is our choice for small models, which then never
+        run a convolution at full resolution.
+      unet: further arguments of `MultiViewUNet`.
+    """
+
+    latent_channels: int
+    out_level: int
+    patch_size: int
+    unet: Mapping[str, Any]
+
+    @nn.compact
+    def __call__(
+        self, images: Array, cameras: cameras_lib.Cameras, view_mask: Array | None = None
+    ) -> Posterior:
+        """Encodes images [B, V, H, W, 3] in [0, 1]; `view_mask` [B, V] bool leaves views out.
+
+        Moments are float32. The log-variance is clamped softly: it starts near `INITIAL_LOG_VAR`
+        and stays within `LOG_VAR_REACH` of it.
+        """
+        x = blocks.space_to_depth(images * 2.0 - 1.0, self.patch_size)
+        moments = multiview_unet.MultiViewUNet(
+            out_channels=2 * self.latent_channels,
+            in_level=0,
+            out_level=self.out_level,
+            name="unet_trunk",
+            **self.unet,
+        )(x, cameras, images.shape[2:4], view_mask)
+        mean, log_var = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+        # An offset, not a bias of the last layer: weight decay would pull a bias back to zero.
+        log_var = INITIAL_LOG_VAR + LOG_VAR_REACH * jnp.tanh(log_var / LOG_VAR_REACH)
+        return Posterior(mean=mean, log_var=log_var)
+
+
+def sample(posterior: Posterior, key: Array) -> Array:
+    """Latents drawn from the posterior, with the shape of its mean."""
+    noise = jax.random.normal(key, posterior.mean.shape, posterior.mean.dtype)
+    return posterior.mean + jnp.exp(0.5 * posterior.log_var) * noise
