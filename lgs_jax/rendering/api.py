@@ -1,22 +1,95 @@
 """Rendering of any scene representation: one function, dispatched on the type of the scene."""
 
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering.output import Rendering
+from lgs_jax.rendering.splat import render as splat_render
+
+__all__ = ["Rendering", "register_renderer", "render"]
 
 Array = jax.Array
 
 
-class Rendering(NamedTuple):
-    """What `render` returns; leading dimensions are those of the cameras."""
+def render(
+    scene: Any,
+    cameras: Cameras,
+    *,
+    height: int,
+    width: int,
+    background: Any = 0.0,
+    depth_mode: str | None = "expected",
+    near: float = 0.01,
+    far: float = 1e10,
+    implementation: str | None = None,
+    **options: Any,
+) -> Rendering:
+    """Renders a scene from every camera; differentiable in scene, cameras and background.
 
-    rgb: Array
-    alpha: Array
-    depth: Array
-    aux: dict[str, Array]
+    The scene's leading dimensions must be a prefix of the cameras': a scene [B] and cameras [B, V]
+    give images [B, V, H, W, C]. Works inside `jit`, `grad`, `vmap` and a jit over sharded arrays.
+
+    Args:
+      scene: `Gaussians`, or any type given to `register_renderer`.
+      cameras: cameras [...] whose intrinsics are in pixels of the H x W image.
+      height: rows of the image.
+      width: columns of the image.
+      background: colour behind the scene: a number, [C], or [..., C] with the cameras' dimensions.
+      depth_mode: "expected" divides the accumulated depth by alpha (0 where alpha is 0),
+        "accumulated" does not, None leaves depth out, which saves time.
+      near: what lies at or nearer than this depth is not drawn; a Python number.
+      far: what lies at or beyond this depth is not drawn; a Python number.
+      implementation: name of an implementation of the renderer; None takes the best supported one.
+      **options: further options of the renderer; for Gaussians see `splat.render.render_gaussians`
+        (antialiased, camera_model, eps2d, capacity, tile_size).
+
+    Raises:
+      TypeError: if nothing renders this type of scene, or an option is unknown to its renderer.
+      ValueError: if shapes do not fit or an option has a value that is not listed.
+      NotImplementedError: if the named implementation cannot do what was asked for.
+    """
+    for name, size in (("height", height), ("width", width)):
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}={size!r} must be a positive Python int")
+    if not 0 < near < far:
+        raise ValueError(f"{near=} and {far=} must satisfy 0 < near < far")
+    if depth_mode not in ("expected", "accumulated", None):
+        raise ValueError(f"{depth_mode=} must be 'expected', 'accumulated' or None")
+    cameras.check()
+    return _render(
+        scene,
+        cameras,
+        height=height,
+        width=width,
+        background=background,
+        depth_mode=depth_mode,
+        near=float(near),
+        far=float(far),
+        implementation=implementation,
+        **options,
+    )
 
 
-def render(scene: Any, cameras: Cameras, *, height: int, width: int, **options: Any) -> Rendering:
-    raise NotImplementedError
+@functools.singledispatch
+def _render(scene: Any, cameras: Cameras, **options: Any) -> Rendering:
+    known = sorted(t.__name__ for t in _render.registry if t is not object)
+    raise TypeError(
+        f"nothing renders a scene of type {type(scene).__name__}; known: {', '.join(known)}. "
+        "Give its renderer to lgs_jax.rendering.api.register_renderer"
+    )
+
+
+def register_renderer(scene_type: type, renderer: Callable[..., Rendering]) -> None:
+    """Makes `render` call `renderer(scene, cameras, **options)` for scenes of `scene_type`.
+
+    The renderer receives the checked keyword arguments of `render`, all of them.
+    """
+    _render.register(scene_type)(renderer)
+
+
+register_renderer(Gaussians, splat_render.render_gaussians)

@@ -1,0 +1,144 @@
+"""Rendering of Gaussians: projection, compositing by one of the implementations, background.
+
+Letters: I images (all leading dimensions folded), N Gaussians, C colour channels.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering.output import Rendering
+from lgs_jax.rendering.splat import constants, dispatch, projection
+
+Array = jax.Array
+
+
+def render_gaussians(
+    scene: Gaussians,
+    cameras: Cameras,
+    *,
+    height: int,
+    width: int,
+    background: Any,
+    depth_mode: str | None,
+    near: float,
+    far: float,
+    implementation: str | None,
+    antialiased: bool = False,
+    camera_model: str = "pinhole",
+    eps2d: float = constants.EPS2D,
+    capacity: int | None = None,
+    tile_size: int | None = None,
+) -> Rendering:
+    """Renders Gaussians [S..., N] into cameras [S..., ...]; see `rendering.api.render`.
+
+    Args:
+      scene: Gaussians whose leading dimensions are a prefix of the cameras'.
+      cameras: cameras [...].
+      height: rows of the image.
+      width: columns of the image.
+      background: a number, [C] or [..., C].
+      depth_mode: "expected", "accumulated" or None.
+      near: nearest depth drawn, exclusive.
+      far: farthest depth drawn, exclusive.
+      implementation: a name in `dispatch.IMPLEMENTATIONS`, or None.
+      antialiased: scales opacities so that the pixel blur keeps the energy of small splats
+        (Mip-Splatting; Yu et al. 2024).
+      camera_model: "pinhole", or "orthographic" with focal lengths in pixels per unit of length.
+      eps2d: variance of the pixel blur in px^2.
+      capacity: most (splat, tile) pairs drawn per image; beyond it the farthest splats are cut and
+        counted in `aux["overflow"]`. None sets no bound and is exact.
+      tile_size: side of a tile in pixels; None chooses by the size of the image.
+
+    Returns:
+      A Rendering; `aux["required"]` counts the (splat, tile) pairs of each image and
+      `aux["overflow"]` those cut by the capacity.
+    """
+    scene.check()
+    _check_options(camera_model, eps2d, capacity, tile_size)
+    lead = cameras.batch_shape
+    scene = _align(scene, lead)
+    behind = _background(background, lead, scene.colors)
+    splats = projection.project(
+        scene,
+        cameras,
+        height=height,
+        width=width,
+        near=near,
+        far=far,
+        eps2d=eps2d,
+        camera_model=camera_model,
+    )
+    shape = splats.x.shape
+    opacities = jnp.broadcast_to(scene.opacities, shape)
+    opacities = opacities * splats.compensation if antialiased else opacities
+    features = jnp.broadcast_to(scene.colors, (*shape, scene.num_channels))
+    if depth_mode is not None:
+        features = jnp.concatenate([features, splats.depths[..., None]], axis=-1)
+    folded = jax.tree.map(
+        lambda a: a.reshape(-1, *a.shape[len(lead) :]), (splats, opacities, features)
+    )
+    blended, transmittance, aux = dispatch.composite(
+        implementation,
+        *folded,
+        height=height,
+        width=width,
+        near=near,
+        far=far,
+        capacity=capacity,
+        tile_size=tile_size,
+    )
+    blended, transmittance, aux = jax.tree.map(
+        lambda a: a.reshape(*lead, *a.shape[1:]), (blended, transmittance[..., None], aux)
+    )
+    alpha, channels = 1.0 - transmittance, scene.num_channels
+    rgb = blended[..., :channels] + transmittance * behind[..., None, None, :]
+    depth = None if depth_mode is None else blended[..., channels:]
+    if depth_mode == "expected":
+        depth = depth / jnp.maximum(alpha, constants.MIN_ALPHA_FOR_DEPTH)
+    return Rendering(rgb=rgb, alpha=alpha, depth=depth, aux=aux)
+
+
+def _check_options(
+    camera_model: str, eps2d: float, capacity: int | None, tile_size: int | None
+) -> None:
+    if camera_model not in projection.CAMERA_MODELS:
+        raise ValueError(f"{camera_model=} must be one of {projection.CAMERA_MODELS}")
+    if eps2d * eps2d < constants.MIN_DET:
+        raise ValueError(f"{eps2d=} must be at least 1e-5 px^2, else the conic is not defined")
+    for name, value in (("capacity", capacity), ("tile_size", tile_size)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} must be positive, or None for the default")
+
+
+def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:
+    """Gives the scene singleton dimensions so that it broadcasts against cameras `lead`."""
+    own = scene.batch_shape
+    if lead[: len(own)] != own:
+        raise ValueError(
+            f"the scene's leading dimensions {own} must be a prefix of the cameras' {lead}"
+        )
+    ones = (1,) * (len(lead) - len(own))
+    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(scene)), jnp.float32)
+
+    def expand(array: Array) -> Array:
+        array = jnp.asarray(array, dtype)
+        return array.reshape(*own, *ones, *array.shape[len(own) :])
+
+    return dataclasses.replace(scene, **{k: expand(v) for k, v in vars(scene).items()})
+
+
+def _background(background: Any, lead: tuple[int, ...], colors: Array) -> Array:
+    """The background as [..., C]."""
+    background = jnp.asarray(background, colors.dtype)
+    channels = colors.shape[-1]
+    allowed = ((), (channels,), (*lead, channels))
+    if background.shape not in allowed:
+        raise ValueError(
+            f"background has shape {background.shape}, expected a number or one of {allowed[1:]}"
+        )
+    return jnp.broadcast_to(background, (*lead, channels))
