@@ -1,0 +1,113 @@
+"""From a scene to one entry of a batch.
+
+V context views, T target views, H W image size.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from lgs_jax.data import images, normalize, views
+from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.example import Source
+from lgs_jax.data.report import DataError
+from lgs_jax.data.settings import DataSettings
+
+
+def scene_entry(
+    source: Source,
+    settings: DataSettings,
+    index: int,
+    *,
+    rng: np.random.Generator | None,
+    cache: FrameCache,
+) -> dict[str, Any]:
+    """Views of scene `index`, ready to be stacked.
+
+    Args:
+      source: the scenes.
+      settings: sizes, view selection, frame of reference, augmentation.
+      index: of the scene.
+      rng: draws views and augmentation; None: the evaluation's fixed choice, not augmented.
+      cache: of decoded frames; serves one source and one kind of crop.
+
+    Returns:
+      context {images uint8 [V, H, W, 3], world_from_cam f32 [V, 4, 4], intrinsics f32 [V, 4]},
+      target (the same with T), class_label i32, scene_index i32, weight f32, world_from_scene f32
+      [4, 4]. Cameras are in the scene frame; of a flipped scene, `world_from_scene` leads to the
+      mirrored world (x -> -x).
+
+    Raises:
+      DataError: naming the scene, if anything goes wrong with it.
+    """
+    example = source[index]
+    try:
+        chosen = views.choose_views(example.centers, settings.plan, rng)
+        augment = _Augmentation(settings, rng)
+        poses = example.world_from_cam
+        if augment.flip:
+            poses = normalize.mirror(poses)
+        unit = normalize.scene_unit(poses[:, :3, 3], chosen[0], settings.scale)
+        to_world = normalize.world_from_scene(poses[chosen[0]], settings.reference, unit)
+        groups = []
+        for frames in chosen:
+            pixels, intrinsics = zip(
+                *(_view(example, index, f, settings, augment, cache) for f in frames), strict=True
+            )
+            groups.append(
+                {
+                    "images": np.stack(pixels),
+                    "world_from_cam": normalize.to_scene(poses[frames], to_world).astype(
+                        np.float32
+                    ),
+                    "intrinsics": np.stack(intrinsics).astype(np.float32),
+                }
+            )
+    except Exception as error:
+        raise DataError(f"scene {example.key}: {error}") from error
+    return {
+        "context": groups[0],
+        "target": groups[1],
+        "class_label": np.int32(example.class_label),
+        "scene_index": np.int32(index),
+        "weight": np.float32(1.0),
+        "world_from_scene": to_world.astype(np.float32),
+    }
+
+
+class _Augmentation:
+    """What is drawn once per scene and shared by its views."""
+
+    def __init__(self, settings: DataSettings, rng: np.random.Generator | None):
+        self.flip = bool(settings.flip and rng is not None and rng.random() < 0.5)
+        self.random_box = settings.crop == "random" and rng is not None
+        if self.random_box:
+            self.position = tuple(rng.random(2))
+            self.zoom = settings.max_zoom ** rng.random()
+
+    def box(self, size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:
+        if self.random_box:
+            return images.random_box(size, aspect, self.position, self.zoom)
+        return images.centre_box(size, aspect)
+
+
+def _view(example, index, frame, settings, augment, cache) -> tuple[np.ndarray, np.ndarray]:
+    """Image [H, W, 3] and intrinsics [4] of one frame."""
+    height, width = settings.height, settings.width
+    size = tuple(example.sizes[frame].tolist())
+    box = augment.box(size, width / height)
+
+    def resized(image: np.ndarray) -> np.ndarray:
+        return images.crop_resize(image, box, height, width)
+
+    key = (index, int(frame))
+    if augment.random_box:
+        # Boxes differ from visit to visit, so the whole frame is kept.
+        image = resized(cache.get(key, lambda: np.asarray(example.images[frame])))
+    else:
+        image = cache.get(key, lambda: resized(np.asarray(example.images[frame])))
+    intrinsics = images.crop_resize_intrinsics(example.intrinsics[frame], box, height, width)
+    if augment.flip:
+        image = image[:, ::-1]
+        intrinsics[2] = width - intrinsics[2]
+    return image, intrinsics

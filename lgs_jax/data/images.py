@@ -1,0 +1,241 @@
+"""Reading, checking and resizing images with Pillow.
+
+A box is (left, top, right, bottom) in pixels of the frame, edges at integers, so the pixel centres
+lie at +0.5 and intrinsics follow a crop and resize exactly.
+"""
+
+import dataclasses
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lgs_jax.data import lens as lens_lib
+from lgs_jax.data.report import DataError
+
+BACKGROUNDS = {"black": 0, "white": 255}
+MASKS = ("ignore", "black", "white")
+EXIF = ("auto", "apply", "ignore")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".JPEG", ".PNG")
+
+_ORIENTATION_TAG = 274
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow raises on broken files, by format.
+_BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How stored files become RGB.
+
+    Attributes:
+      background: colour behind transparent pixels, "black" or "white".
+      masks: what to do with masks beside the images: "ignore" them, or paint everything outside
+        "black" or "white".
+      exif: turn images by their EXIF orientation: "apply", "ignore", or "auto": whichever gives the
+        size that the camera declares, and an error where that does not decide.
+    """
+
+    background: str = "black"
+    masks: str = "ignore"
+    exif: str = "auto"
+
+
+@dataclasses.dataclass(frozen=True)
+class FrameFile:
+    """Where a frame is stored and how to read it; `size` is height and width as served."""
+
+    path: str
+    size: tuple[int, int]
+    mask: str | None = None
+    lens: lens_lib.Lens | None = None
+
+
+class Frames(Sequence):
+    """Frames of a scene, decoded on access: `frames[i]` is uint8 [H_i, W_i, 3]."""
+
+    def __init__(self, files: Sequence[FrameFile], options: ReadOptions):
+        self._files = tuple(files)
+        self._options = options
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return read_frame(self._files[index], self._options)
+
+
+def stored_size(path: str, options: ReadOptions, declared: tuple[int, int] | None = None):
+    """Height and width of an image as it will be served, from its header.
+
+    Cheap: nothing is decoded, unless the end of a JPEG or PNG file is not where it should be.
+
+    Raises:
+      DataError: if the file is missing, empty, broken, cut off, or turned in an unclear way.
+    """
+    try:
+        with Image.open(path) as image:
+            size = _turned_size(image, _orientation(image, path, options.exif, declared))
+            if not _has_end(path, image.format):
+                image.load()
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    return size
+
+
+def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
+    """Decodes one frame to uint8 [H, W, 3]: turned, on its background, masked, undistorted.
+
+    Raises:
+      DataError: naming the file, if it cannot be decoded or has another size than at the scan.
+    """
+    try:
+        with Image.open(file.path) as image:
+            declared = file.lens.size if file.lens else file.size
+            orientation = _orientation(image, file.path, options.exif, declared)
+            pixels = to_rgb(_turn(image, orientation), BACKGROUNDS[options.background])
+    except _BROKEN as error:
+        raise _unreadable(file.path, error) from error
+    if pixels.shape[:2] != tuple(file.size):
+        raise DataError(
+            f"{file.path} has {pixels.shape[1]}x{pixels.shape[0]} pixels, expected "
+            f"{file.size[1]}x{file.size[0]} as at the start; do not change files during a run"
+        )
+    if file.mask is not None and options.masks != "ignore":
+        pixels = _masked(pixels, file.mask, BACKGROUNDS[options.masks])
+    return lens_lib.undistort(pixels, file.lens) if file.lens else pixels
+
+
+def to_rgb(image: Image.Image, background: int) -> np.ndarray:
+    """Any Pillow image as uint8 RGB [H, W, 3]; transparent pixels show the grey `background`.
+
+    16-bit grey is divided by 257; palette, CMYK and other colour modes go through Pillow.
+
+    Raises:
+      DataError: for float images and integers above 65535, whose range is unknown.
+    """
+    if image.mode.startswith("I"):
+        grey = np.asarray(image).astype(np.int64)
+        if grey.min() < 0 or grey.max() > 65535:
+            raise DataError(
+                f"grey values span {grey.min()}..{grey.max()}, expected 0..65535; store the image "
+                "with 8 or 16 bits"
+            )
+        return np.repeat(np.rint(grey / 257.0).astype(np.uint8)[..., None], 3, axis=-1)
+    if image.mode == "F":
+        raise DataError("the image holds floats of unknown range; store it with 8 or 16 bits")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        rgba = np.asarray(image.convert("RGBA"), np.float32)
+        alpha = rgba[..., 3:] / 255.0
+        return np.rint(rgba[..., :3] * alpha + background * (1.0 - alpha)).astype(np.uint8)
+    return np.asarray(image.convert("RGB"))
+
+
+def centre_box(size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:
+    """The largest centred box of the given width / height inside a frame (height, width)."""
+    height, width = size
+    box_height = min(height, width / aspect)
+    box_width = box_height * aspect
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return left, top, left + box_width, top + box_height
+
+
+def random_box(
+    size: tuple[int, int], aspect: float, position: tuple[float, float], zoom: float
+) -> tuple[float, float, float, float]:
+    """A box `zoom` times smaller than the largest one; `position` in [0, 1] from left and top."""
+    height, width = size
+    box_height = min(height, width / aspect) / zoom
+    box_width = box_height * aspect
+    left, top = (width - box_width) * position[0], (height - box_height) * position[1]
+    return left, top, left + box_width, top + box_height
+
+
+def crop_resize(
+    image: np.ndarray, box: tuple[float, float, float, float], height: int, width: int
+) -> np.ndarray:
+    """The box of an image uint8 [H, W, 3], antialiased (Lanczos), as [height, width, 3]."""
+    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=box)
+    return np.asarray(resized)
+
+
+def crop_resize_intrinsics(
+    intrinsics: np.ndarray, box: tuple[float, float, float, float], height: int, width: int
+) -> np.ndarray:
+    """fx, fy, cx, cy [..., 4] of the image that `crop_resize` makes."""
+    left, top, right, bottom = box
+    scale_x, scale_y = width / (right - left), height / (bottom - top)
+    shifted = intrinsics - np.array([0.0, 0.0, left, top])
+    return shifted * np.array([scale_x, scale_y, scale_x, scale_y])
+
+
+def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:
+    """Paints what lies outside the mask (0) grey `outside`; soft masks blend."""
+    try:
+        with Image.open(path) as image:
+            mask = np.asarray(image.convert("L"), np.float32)[..., None] / 255.0
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    if mask.shape[:2] != pixels.shape[:2]:
+        raise DataError(
+            f"mask {path} has {mask.shape[1]}x{mask.shape[0]} pixels, its image "
+            f"{pixels.shape[1]}x{pixels.shape[0]}; resize the mask or set masks='ignore'"
+        )
+    return np.rint(pixels * mask + outside * (1.0 - mask)).astype(np.uint8)
+
+
+def _orientation(image: Image.Image, path: str, exif: str, declared: tuple[int, int] | None) -> int:
+    """The EXIF orientation (1 to 8) to undo; 1 is upright."""
+    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    if exif == "ignore" or orientation not in _TRANSPOSE:
+        return 1
+    if exif == "apply":
+        return orientation
+    as_stored, turned = (image.height, image.width), _turned_size(image, orientation)
+    if declared is not None and as_stored != turned:
+        if tuple(declared) == turned:
+            return orientation
+        return 1
+    raise DataError(
+        f"{path} carries EXIF orientation {orientation} and its size does not tell whether the "
+        "camera means the stored or the turned image; set exif='apply' or exif='ignore'"
+    )
+
+
+def _turned_size(image: Image.Image, orientation: int) -> tuple[int, int]:
+    size = (image.height, image.width)
+    return size[::-1] if orientation >= 5 else size
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    return image.transpose(_TRANSPOSE[orientation]) if orientation != 1 else image
+
+
+def _has_end(path: str, image_format: str | None) -> bool:
+    """Whether a JPEG or PNG file ends as it should; other formats always pass."""
+    ends = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
+    if image_format not in ends:
+        return True
+    with Path(path).open("rb") as file:
+        file.seek(-len(ends[image_format]), 2)
+        return file.read() == ends[image_format]
+
+
+def _unreadable(path: str, error: Exception) -> DataError:
+    if isinstance(error, DataError):
+        return error if path in str(error) else DataError(f"{path}: {error}")
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"image {path} is missing; restore it or drop the frame")
+    return DataError(
+        f"image {path} cannot be decoded, it is cut off or broken ({error}); restore the file"
+    )

@@ -1,0 +1,158 @@
+"""Batches of scenes.
+
+A training batch is a pure function of (seed, step): neither workers, threads nor hosts change it,
+and a run resumes by starting at a later step. B scenes in a global batch.
+"""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from lgs_jax.data.assemble import scene_entry
+from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.example import Source
+from lgs_jax.data.opening import make_source
+from lgs_jax.data.settings import DataSettings
+
+__all__ = ["DataSettings", "eval_batches", "make_source", "train_batches"]
+
+Batch = dict[str, Any]
+
+# More steps than any run has; Grain wants a finite length.
+_MAX_STEPS = 2**40
+
+# Numbers that keep the streams of one seed apart.
+_ORDER, _VIEWS = 0, 1
+
+
+def train_batches(
+    source: Source,
+    settings: DataSettings,
+    *,
+    seed: int,
+    batch_size: int,
+    start_step: int = 0,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[Batch]:
+    """Endless training batches from `start_step` on.
+
+    Every scene is visited once per epoch, in an order that changes from epoch to epoch.
+
+    Args:
+      source: the scenes.
+      settings: see `DataSettings`.
+      seed: of order, views and augmentation.
+      batch_size: scenes in the global batch.
+      start_step: the number of batches to pass over.
+      host_index, host_count: host h of n gets the h-th of n equal slices of every batch.
+
+    Returns:
+      An iterator of dicts as `assemble.scene_entry` makes them, stacked along a first axis of
+      batch_size / host_count. It has `close()`, which ends its workers.
+
+    Raises:
+      DataError: while iterating, naming the scene and file that could not be read.
+    """
+    local_size = _local_size(batch_size, host_index, host_count)
+    if seed < 0 or start_step < 0:
+        raise ValueError(f"{seed=} and {start_step=} must not be negative")
+    entries = _TrainEntries(source, settings, seed, batch_size, local_size * host_index, local_size)
+    dataset = grain.MapDataset.range(_MAX_STEPS * local_size).map(entries)
+    dataset = dataset.batch(local_size)[start_step:]
+    iterable = dataset.to_iter_dataset(
+        grain.ReadOptions(
+            num_threads=settings.num_threads, prefetch_buffer_size=2 * settings.num_threads
+        )
+    )
+    return iter(
+        iterable.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=settings.num_workers, per_worker_buffer_size=2)
+        )
+    )
+
+
+def eval_batches(
+    source: Source,
+    settings: DataSettings,
+    *,
+    batch_size: int,
+    num_scenes: int,
+    host_index: int = 0,
+    host_count: int = 1,
+) -> Iterator[Batch]:
+    """Fixed batches of the first `num_scenes` scenes in a fixed mixed order, each scene once.
+
+    If there are fewer scenes, all of them serve. The last batch is filled up with entries of
+    weight 0.
+    """
+    local_size = _local_size(batch_size, host_index, host_count)
+    order = np.random.default_rng([_ORDER]).permutation(len(source))[:num_scenes]
+    cache = FrameCache(0)
+    for start in range(0, len(order), batch_size):
+        first = start + host_index * local_size
+        entries = []
+        for position in range(first, first + local_size):
+            index = int(order[min(position, len(order) - 1)])
+            entry = scene_entry(source, settings, index, rng=None, cache=cache)
+            if position >= len(order):
+                entry["weight"] = np.float32(0.0)
+            entries.append(entry)
+        yield _stack(entries)
+
+
+class _TrainEntries:
+    """Entry i of a host's stream of entries, i = step * local_size + place in its slice."""
+
+    def __init__(
+        self,
+        source: Source,
+        settings: DataSettings,
+        seed: int,
+        batch_size: int,
+        offset: int,
+        local_size: int,
+    ):
+        self._source = source
+        self._settings = settings
+        self._seed = seed
+        self._batch_size = batch_size
+        self._offset = offset
+        self._local_size = local_size
+        cache_bytes = settings.cache_mb * 2**20 // max(1, settings.num_workers)
+        self._cache = FrameCache(cache_bytes)
+
+    def __call__(self, i: int) -> Batch:
+        step, place = divmod(i, self._local_size)
+        number = step * self._batch_size + self._offset + place
+        epoch, position = divmod(number, len(self._source))
+        index = int(_epoch_order(self._seed, epoch, len(self._source))[position])
+        rng = np.random.default_rng([_VIEWS, self._seed, number])
+        return scene_entry(self._source, self._settings, index, rng=rng, cache=self._cache)
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([_ORDER, seed, epoch]).permutation(count)
+
+
+def _local_size(batch_size: int, host_index: int, host_count: int) -> int:
+    if batch_size < 1 or batch_size % host_count or not 0 <= host_index < host_count:
+        raise ValueError(
+            f"{batch_size=} must be a positive multiple of {host_count=}, and {host_index=} below "
+            "it; change the batch size"
+        )
+    return batch_size // host_count
+
+
+def _stack(entries: list[Batch]) -> Batch:
+    first = entries[0]
+    return {
+        name: _stack([entry[name] for entry in entries])
+        if isinstance(first[name], dict)
+        else np.stack([entry[name] for entry in entries])
+        for name in first
+    }

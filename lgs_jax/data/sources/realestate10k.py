@@ -1,0 +1,114 @@
+"""RealEstate10K: one text file a scene, and its frames as images.
+
+Line 1 is a URL; every other line is `timestamp_us fx fy cx cy 0 0` and the 3x4 world-to-camera map
+row by row (OpenCV axes), intrinsics as fractions of width and height.
+"""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+
+from lgs_jax.data import images, poses
+from lgs_jax.data.report import DataError
+from lgs_jax.data.scan import RawFrame, RawScene
+
+_FIELDS = 19
+_LAYOUTS = (
+    "frames/{split}/{id}",
+    "images/{split}/{id}",
+    "frames/{id}",
+    "images/{id}",
+    "{split}/{id}",
+    "../frames/{id}",
+    "../images/{id}",
+)
+_EXPECTED = (
+    "<root>/<split>/<id>.txt with frames/<split>/<id>/<timestamp>.jpg (or .png), or "
+    "<root>/<id>.txt with frames/<id>/<timestamp>.jpg"
+)
+
+
+class RealEstate10K:
+    """Parses a folder of RealEstate10K scenes.
+
+    Keys are `<split>/<id>`, or `<id>` where the text files lie directly in the root.
+
+    Raises:
+      DataError: if the root, the text files or the folders of frames are not there.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, root: str | Path):
+        self._root = Path(root)
+        self.name = f"realestate10k at {root}"
+        if not self._root.is_dir():
+            raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
+        files = sorted(self._root.glob("*/*.txt")) or sorted(self._root.glob("*.txt"))
+        if not files:
+            raise DataError(f"{root} holds no scene; expected {_EXPECTED}")
+        self.keys = [file.relative_to(self._root).with_suffix("").as_posix() for file in files]
+        self._layout = self._find_layout()
+
+    def _find_layout(self) -> str:
+        for layout in _LAYOUTS:
+            if any(self._folder(layout, key).is_dir() for key in self.keys):
+                return layout
+        raise DataError(
+            f"{self._root} holds {len(self.keys)} text files but no folder of frames, e.g. "
+            f"{self._folder(_LAYOUTS[0], self.keys[0])}; expected {_EXPECTED}"
+        )
+
+    def _folder(self, layout: str, key: str) -> Path:
+        split, _, scene = key.rpartition("/")
+        return self._root / layout.format(split=split, id=scene)
+
+    def read(self, key: str) -> RawScene:
+        """Parses one scene."""
+        text = self._root / f"{key}.txt"
+        folder = self._folder(self._layout, key)
+        if not folder.is_dir():
+            raise DataError(f"its folder of frames {folder} is missing; download the frames")
+        lines = text.read_text(errors="replace").splitlines()[1:]
+        names = {path.stem: path.name for path in folder.iterdir()}
+        frames, faults = [], []
+        for number, line in enumerate(lines, start=2):
+            if not line.strip():
+                continue
+            try:
+                frames.append(_parse(line, functools.partial(_locate, folder, names)))
+            except DataError as error:
+                faults.append((f"line {number}", f"{text}:{number}: {error}"))
+        frames.sort(key=lambda frame: frame.timestamp)
+        return RawScene(frames, faults, same_size=True)
+
+
+def _locate(folder: Path, names: dict[str, str], timestamp: str) -> str:
+    return str(folder / names.get(timestamp, f"{timestamp}{images.SUFFIXES[0]}"))
+
+
+def _parse(line: str, locate) -> RawFrame:
+    fields = line.split()
+    if len(fields) != _FIELDS:
+        raise DataError(
+            f"{len(fields)} values, expected {_FIELDS} (timestamp, fx fy cx cy 0 0, 3x4 pose); "
+            "download the text file again"
+        )
+    try:
+        values = np.array([float(field) for field in fields])
+    except ValueError as error:
+        raise DataError(f"{error}, expected {_FIELDS} numbers; repair the line") from error
+    cam_from_world = np.eye(4)
+    cam_from_world[:3] = values[7:].reshape(3, 4)
+    fault = poses.pose_fault(cam_from_world)
+    if fault:
+        raise DataError(fault)
+    return RawFrame(
+        name=fields[0],
+        path=locate(fields[0]),
+        world_from_cam=poses.invert(poses.nearest_rigid(cam_from_world)),
+        intrinsics=values[1:5],
+        timestamp=values[0] * 1e-6,
+        fractions=True,
+    )
