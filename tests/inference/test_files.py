@@ -1,0 +1,30 @@
+"""Files appear whole or not at all."""
+
+import pytest
+
+from lgs_jax.inference import files
+
+
+def test_success_replaces_the_file(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    for text in ("first", "second"):
+        with files.replacing(path) as partial:
+            assert partial.suffix == ".txt"
+            partial.write_text(text)
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_failure_keeps_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "b.txt"
+    path.write_text("old")
+
+    def fail_half_way():
+        with files.replacing(path) as partial:
+            partial.write_text("half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail_half_way()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
