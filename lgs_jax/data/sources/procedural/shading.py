@@ -1,0 +1,95 @@
+"""Colours of hits: patterns, lamp with shadows, fill and ambient light, contact shading.
+
+Light is summed in linear RGB; pictures use a soft shoulder and a gamma of 2.
+Letters: N hits, K things that stand on the floor.
+"""
+
+import numpy as np
+
+from lgs_jax.data.sources.procedural import patterns, tracing
+from lgs_jax.data.sources.procedural.scene import Scene
+from lgs_jax.data.sources.procedural.tracing import Hits, Rays
+
+_CORNER_REACH = np.float32(0.3)  # metres over which corners darken
+_CORNER_DEPTH = np.float32(0.45)
+_CONTACT_REACH = np.float32(0.16)
+_CONTACT_DEPTH = np.float32(0.55)
+
+
+def albedo(scene: Scene, hits: Hits, footprint: np.ndarray) -> np.ndarray:
+    """Linear reflectance of the hits [N, 3], averaged over `footprint` metres [N]."""
+    solids = scene.solids
+    s = hits.surface
+    weights = patterns.bank().lookup(
+        solids.pattern[s], hits.u, hits.v, footprint * solids.density[s]
+    )
+    colors = solids.colors[s]
+    color = colors[:, 0] + weights[:, :1] * colors[:, 1]
+    color += weights[:, 1:] * (colors[:, 2] - color)
+    return color
+
+
+def _corner_occlusion(scene: Scene, hits: Hits) -> np.ndarray:
+    """Share of the surroundings that nearby walls, floor and ceiling hide [N]."""
+    x, y, z = scene.room_size
+    low = np.array([[-x / 2], [-y / 2], [0]], np.float32)
+    high = np.array([[x / 2], [y / 2], [z]], np.float32)
+    square = _CORNER_REACH * _CORNER_REACH
+    half_normals = np.float32(0.5) * hits.normals
+    to_low, to_high = hits.points - low, high - hits.points
+    hidden = (np.float32(0.5) - half_normals) * (square / (square + to_low * to_low))
+    hidden += (np.float32(0.5) + half_normals) * (square / (square + to_high * to_high))
+    return np.minimum(hidden[0] + hidden[1] + hidden[2], 1)
+
+
+def _contact_occlusion(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
+    """Which hits lie on the floor [M], and how much of their light things beside hide [M]."""
+    floor = np.flatnonzero(hits.surface == scene.solids.count + 4)
+    if not scene.contacts.size:
+        return floor, np.zeros(floor.size, np.float32)
+    x, y, cos, sin, half_x, half_y = scene.contacts.T[..., None]
+    dx, dy = hits.points[0, floor] - x, hits.points[1, floor] - y
+    out_x = np.maximum(np.abs(cos * dx + sin * dy) - half_x, 0)
+    out_y = np.maximum(np.abs(cos * dy - sin * dx) - half_y, 0)
+    square = _CONTACT_REACH * _CONTACT_REACH
+    near = square / (square + out_x * out_x + out_y * out_y)
+    return floor, (near * near).max(axis=0)
+
+
+def _irradiance(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
+    """Light on the hits [N, 3] over pi, and where the lamp is cut off [N] bool."""
+    lights = scene.lights
+    towards = np.array(lights.lamp_position, np.float32)[:, None] - hits.points
+    square = (towards * towards).sum(axis=0)
+    facing = (towards * hits.normals).sum(axis=0) / np.sqrt(square)
+    front = np.flatnonzero(facing > 0)
+    reached = np.zeros(facing.size, bool)
+    reached[front] = tracing.lit(scene, hits.points[:, front], hits.normals[:, front])
+    # A lamp of some size: the inverse-square law, flattened near it.
+    reach = np.float32(lights.lamp_reach**2)
+    lamp = np.where(reached, facing, 0) * (2 * reach / (square + reach))
+    fill = np.float32(0.6) * (np.array(lights.fill_direction, np.float32) @ hits.normals)
+    fill = np.maximum(fill + np.float32(0.4), 0)
+    up = np.float32(0.5) + np.float32(0.5) * hits.normals[2]
+    above, below = np.array(lights.ambient_up), np.array(lights.ambient_down)
+    open_share = 1 - _CORNER_DEPTH * _corner_occlusion(scene, hits)
+    floor, contact = _contact_occlusion(scene, hits)
+    open_share[floor] *= 1 - _CONTACT_DEPTH * contact
+    basis = np.stack([lamp, fill * open_share, up * open_share, (1 - up) * open_share], axis=1)
+    table = np.stack([lights.lamp, lights.fill, above, below]).astype(np.float32)
+    return basis @ table, reached
+
+
+def shade(scene: Scene, rays: Rays, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
+    """Display colours [N, 3] in [0, 1], and whether the lamp reaches each hit [N]."""
+    cosine = np.abs(np.einsum("in,in->n", hits.normals, rays.directions))
+    length = np.sqrt(np.einsum("in,in->n", rays.directions, rays.directions))
+    # A slanted footprint is an ellipse; the square root lies between its two axes.
+    slant = np.sqrt(length / np.maximum(cosine, np.float32(0.05)))
+    color = albedo(scene, hits, hits.depth * np.float32(rays.pixel) * slant)
+    light, reached = _irradiance(scene, hits)
+    emission = scene.solids.emission[hits.surface][:, None]
+    radiance = color * (light + emission * (np.float32(1.2) - light))
+    return np.sqrt(radiance * (np.float32(1.15) / (radiance + np.float32(0.55)))).clip(
+        0, 1
+    ), reached
