@@ -65,7 +65,7 @@ def train_batches(
     dataset = dataset.batch(local_size)[start_step:]
     iterable = dataset.to_iter_dataset(
         grain.ReadOptions(
-            num_threads=settings.num_threads, prefetch_buffer_size=2 * settings.num_threads
+            num_threads=settings.num_threads, prefetch_buffer_size=settings.num_threads
         )
     )
     return iter(

@@ -41,28 +41,37 @@ def from_parts(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
     return pose
 
 
-def pose_fault(pose: np.ndarray) -> str:
-    """What is wrong with a rigid map [4, 4]; empty if nothing is."""
-    if np.shape(pose) != (4, 4):
-        return f"the pose has shape {np.shape(pose)}, expected a 4x4 matrix"
-    if not np.isfinite(pose).all():
+def pose_faults(maps: np.ndarray) -> list[str]:
+    """What is wrong with each of N rigid maps [N, 4, 4]; empty where nothing is."""
+    rotations = maps[:, :3, :3]
+    errors = np.abs(np.swapaxes(rotations, 1, 2) @ rotations - np.eye(3)).max(axis=(1, 2))
+    finite = np.isfinite(maps).all(axis=(1, 2))
+    mirrors = np.linalg.det(np.where(finite[:, None, None], rotations, 0.0)) < 0
+    return [
+        _pose_fault(*values)
+        for values in zip(finite.tolist(), errors.tolist(), mirrors.tolist(), strict=True)
+    ]
+
+
+def _pose_fault(finite: bool, error: float, mirrors: bool) -> str:
+    if not finite:
         return "the pose holds NaN or infinity; re-export the cameras or drop the frame"
-    rotation = pose[:3, :3]
-    error = np.abs(rotation.T @ rotation - np.eye(3)).max()
     if error > MAX_ROTATION_ERROR:
         return (
             f"the pose is no rigid motion: max |R^T R - I| = {error:.2g}, allowed "
             f"{MAX_ROTATION_ERROR:g}; remove scale and shear from the rotation"
         )
-    if np.linalg.det(rotation) < 0:
+    if mirrors:
         return "the pose mirrors (determinant -1), expected a rotation; one axis is flipped"
     return ""
 
 
-def nearest_rigid(pose: np.ndarray) -> np.ndarray:
-    """The rigid map [4, 4] with the nearest rotation (Frobenius norm) and the same shift."""
-    left, _, right = np.linalg.svd(pose[:3, :3])
-    return from_parts(left @ right, pose[:3, 3])
+def nearest_rigid(maps: np.ndarray) -> np.ndarray:
+    """Rigid maps [N, 4, 4] with the nearest rotations (Frobenius norm) and the same shifts."""
+    left, _, right = np.linalg.svd(maps[:, :3, :3])
+    result = maps.copy()
+    result[:, :3, :3] = left @ right
+    return result
 
 
 def intrinsics_fault(intrinsics: np.ndarray, size: tuple[int, int]) -> str:

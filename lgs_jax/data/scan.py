@@ -28,7 +28,7 @@ class RawFrame:
     Attributes:
       name: for the report; unique in the scene.
       path: the image file, which may be missing.
-      world_from_cam: [4, 4], OpenCV axes.
+      pose: [4, 4], OpenCV axes; its direction is the scene's `cam_from_world`.
       intrinsics: fx, fy, cx, cy [4] in pixels, or in fractions of width and height.
       timestamp: seconds, or the frame's number.
       size: height and width that the camera declares; None: the file decides.
@@ -39,7 +39,7 @@ class RawFrame:
 
     name: str
     path: str
-    world_from_cam: np.ndarray
+    pose: np.ndarray
     intrinsics: np.ndarray
     timestamp: float
     size: tuple[int, int] | None = None
@@ -55,11 +55,13 @@ class RawScene:
     Attributes:
       frames: in the order of the camera path.
       faults: (frame name, reason) of frames that could not even be parsed.
+      cam_from_world: whether poses map from the world to the camera, or back.
       same_size: whether frames of several sizes mean that something is wrong.
     """
 
     frames: Sequence[RawFrame]
     faults: Sequence[tuple[str, str]] = ()
+    cam_from_world: bool = False
     same_size: bool = False
     class_label: int = -1
     class_name: str = ""
@@ -159,12 +161,13 @@ def examine(
         return 0, [Finding(key, str(error))], None
     found = len(scene.frames) + len(scene.faults)
     findings = [Finding(key, reason, name) for name, reason in scene.faults]
-    dropped = _dropped(key, options.drop_frames)
     kept, files = [], []
-    for frame in scene.frames:
-        if frame.name in dropped:
+    for frame, pose_fault in zip(scene.frames, _pose_faults(scene.frames), strict=True):
+        if frame.name in _dropped(key, options.drop_frames):
             continue
         try:
+            if pose_fault:
+                raise DataError(pose_fault)
             assumed = files[0].size if files and options.verify == "quick" else None
             file = _check_frame(frame, options, assumed)
         except DataError as error:
@@ -172,10 +175,17 @@ def examine(
             continue
         kept.append(frame)
         files.append(file)
-    fault = _scene_fault(scene, found, files, kept, options)
+    fault = _count_fault(found, len(kept), options.min_frames)
+    if not fault:
+        example = _example(key, scene, kept, files, options.read)
+        fault = _scene_fault(scene, example, options)
     if fault:
         return found, [*findings, Finding(key, fault)], None
-    return found, findings, _example(key, scene, kept, files, options.read)
+    return found, findings, example
+
+
+def _pose_faults(frames: Sequence[RawFrame]) -> list[str]:
+    return poses.pose_faults(np.stack([frame.pose for frame in frames])) if frames else []
 
 
 def _dropped(key: str, drop_frames: Mapping[str, frozenset[str]]) -> frozenset[str]:
@@ -187,9 +197,6 @@ def _check_frame(
     frame: RawFrame, options: ScanOptions, assumed: tuple[int, int] | None
 ) -> images.FrameFile:
     """Checks the camera and the file of one frame; an `assumed` size spares reading the header."""
-    fault = poses.pose_fault(frame.world_from_cam)
-    if fault:
-        raise DataError(fault)
     if options.read.masks != "ignore" and frame.mask is None:
         raise DataError(
             f"there is no mask for {frame.path}, expected one as masks={options.read.masks!r}; "
@@ -234,26 +241,25 @@ def _lens(frame: RawFrame, intrinsics: np.ndarray, size: tuple[int, int]) -> len
     return found
 
 
-def _scene_fault(
-    scene: RawScene,
-    found: int,
-    files: list[images.FrameFile],
-    kept: list[RawFrame],
-    options: ScanOptions,
-) -> str:
-    """What is wrong with the scene as a whole; empty if nothing is."""
+def _count_fault(found: int, kept: int, needed: int) -> str:
+    """Whether there are too few frames; empty if not."""
     if not found:
         return "it has no frames; the camera file lists none"
-    if len(kept) < options.min_frames:
+    if kept < max(needed, 1):
         return (
-            f"{len(kept)} usable frames of {found}, needed {options.min_frames} for the asked "
-            "context and target views; ask for fewer views or a smaller gap"
+            f"{kept} usable frames of {found}, needed {max(needed, 1)} for the asked context and "
+            "target views; ask for fewer views or a smaller gap"
         )
-    sizes = {file.size for file in files}
+    return ""
+
+
+def _scene_fault(scene: RawScene, example: Example, options: ScanOptions) -> str:
+    """What is wrong with the scene as a whole; empty if nothing is."""
+    sizes = sorted({tuple(size) for size in example.sizes.tolist()})
     if scene.same_size and len(sizes) > 1:
-        listed = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        listed = ", ".join(f"{width}x{height}" for height, width in sizes)
         return f"its frames have several sizes ({listed}), expected one; re-extract the frames"
-    centers = np.stack([frame.world_from_cam[:3, 3] for frame in kept])
+    centers = example.centers
     if options.needs_motion and np.ptp(centers, axis=0).max() <= 1e-9 * np.abs(centers).max():
         return (
             "all cameras stand in one place, so scale='cameras' has no length to use; "
@@ -273,10 +279,11 @@ def _example(
         lens.pinhole_intrinsics(file.lens) if file.lens else pixel_intrinsics(frame, file.size)
         for frame, file in zip(kept, files, strict=True)
     ]
+    maps = poses.nearest_rigid(np.stack([frame.pose for frame in kept]))
     return Example(
         key=key,
         images=images.Frames(files, read),
-        world_from_cam=np.stack([poses.nearest_rigid(frame.world_from_cam) for frame in kept]),
+        world_from_cam=poses.invert(maps) if scene.cam_from_world else maps,
         intrinsics=np.stack(intrinsics),
         sizes=np.array([file.size for file in files]),
         timestamps=np.array([frame.timestamp for frame in kept], np.float64),

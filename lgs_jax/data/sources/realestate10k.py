@@ -5,11 +5,12 @@ row by row (OpenCV axes), intrinsics as fractions of width and height.
 """
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from lgs_jax.data import images, poses
+from lgs_jax.data import images
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 
@@ -81,14 +82,15 @@ class RealEstate10K:
             except DataError as error:
                 faults.append((f"line {number}", f"{text}:{number}: {error}"))
         frames.sort(key=lambda frame: frame.timestamp)
-        return RawScene(frames, faults, same_size=True)
+        return RawScene(frames, faults, cam_from_world=True, same_size=True)
 
 
 def _locate(folder: Path, names: dict[str, str], timestamp: str) -> str:
     return str(folder / names.get(timestamp, f"{timestamp}{images.SUFFIXES[0]}"))
 
 
-def _parse(line: str, locate) -> RawFrame:
+def _parse(line: str, locate: Callable[[str], str]) -> RawFrame:
+    """One line of cameras; `locate` finds the image of a timestamp."""
     fields = line.split()
     if len(fields) != _FIELDS:
         raise DataError(
@@ -101,13 +103,10 @@ def _parse(line: str, locate) -> RawFrame:
         raise DataError(f"{error}, expected {_FIELDS} numbers; repair the line") from error
     cam_from_world = np.eye(4)
     cam_from_world[:3] = values[7:].reshape(3, 4)
-    fault = poses.pose_fault(cam_from_world)
-    if fault:
-        raise DataError(fault)
     return RawFrame(
         name=fields[0],
         path=locate(fields[0]),
-        world_from_cam=poses.invert(poses.nearest_rigid(cam_from_world)),
+        pose=cam_from_world,
         intrinsics=values[1:5],
         timestamp=values[0] * 1e-6,
         fractions=True,

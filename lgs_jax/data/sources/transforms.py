@@ -1,0 +1,163 @@
+"""NeRF transforms.json: camera-to-world poses with OpenGL axes.
+
+Intrinsics (`fl_x fl_y cx cy w h`, or `camera_angle_x`) and OpenCV distortion (`k1 k2 p1 p2 k3`)
+stand at the top or in a frame; the frame wins.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lgs_jax.data import images, poses
+from lgs_jax.data.report import DataError
+from lgs_jax.data.scan import RawFrame, RawScene
+from lgs_jax.data.sources.colmap import natural_order
+
+_FILES = ("transforms.json", "transforms_train.json")
+_DISTORTION = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+_PINHOLE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV")
+_EXPECTED = "a transforms.json, a folder with one, or a folder of such folders"
+
+
+class Transforms:
+    """Parses one transforms.json or many. Keys are the names of the folders that hold them.
+
+    Raises:
+      DataError: if there is none.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, root: str | Path):
+        root = Path(root)
+        self.name = f"transforms at {root}"
+        if not root.exists():
+            raise DataError(f"there is no {root}; expected {_EXPECTED}")
+        files = [root] if root.is_file() else _find(root)
+        if not files and root.is_dir():
+            files = [file for folder in sorted(root.iterdir()) for file in _find(folder)]
+        if not files:
+            raise DataError(f"{root} holds no transforms.json; expected {_EXPECTED}")
+        self._files = {file.resolve().parent.name: file for file in files}
+        self.keys = list(self._files)
+
+    def read(self, key: str) -> RawScene:
+        """Parses one file; frames are ordered by file name, numbers by value."""
+        path = self._files[key]
+        try:
+            content = json.loads(path.read_text())
+            entries = content["frames"]
+        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"{path} is no JSON object with a list 'frames' ({error!r}); export it again"
+            ) from error
+        if not isinstance(entries, list) or not all(isinstance(e, dict) for e in entries):
+            raise DataError(f"{path}: 'frames' is no list of objects; export it again")
+        entries = sorted(entries, key=lambda e: natural_order(str(e.get("file_path", ""))))
+        frames, faults = [], []
+        for number, entry in enumerate(entries):
+            try:
+                frames.append(_frame(number, entry, content, path.parent))
+            except DataError as error:
+                name = str(entry.get("file_path", f"number {number}"))
+                faults.append((name, f"{path}: {error}"))
+        return RawScene(frames, faults)
+
+
+def _find(folder: Path) -> list[Path]:
+    """The file of a folder, as a list of one or none."""
+    return [folder / name for name in _FILES if (folder / name).is_file()][:1]
+
+
+def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: Path) -> RawFrame:
+    values = {**top, **entry}
+    if "file_path" not in entry:
+        raise DataError("a frame has no 'file_path'; add it")
+    path = _image_path(folder / entry["file_path"])
+    try:
+        matrix = np.asarray(entry.get("transform_matrix"), np.float64)
+    except (TypeError, ValueError):
+        matrix = np.empty(0)
+    if matrix.shape not in ((4, 4), (3, 4)):
+        raise DataError(
+            f"'transform_matrix' has shape {matrix.shape}, expected 4x4 numbers; export it again"
+        )
+    size = _size(values, path)
+    mask = values.get("mask_path")
+    return RawFrame(
+        name=entry["file_path"],
+        path=str(path),
+        pose=np.vstack([matrix[:3], [0.0, 0.0, 0.0, 1.0]]) @ poses.CV_FROM_GL,
+        intrinsics=_intrinsics(values, size),
+        timestamp=float(number),
+        size=size,
+        distortion=_distortion(values),
+        mask=str(folder / mask) if mask else None,
+    )
+
+
+def _image_path(path: Path) -> Path:
+    """The file, also where the JSON leaves the suffix out."""
+    if path.is_file():
+        return path
+    for suffix in images.SUFFIXES:
+        candidate = path.with_name(path.name + suffix)
+        if candidate.is_file():
+            return candidate
+    raise DataError(f"image {path} is missing (with or without a suffix); restore it")
+
+
+def _number(values: dict[str, Any], name: str, default: float | None = None) -> float:
+    value = values.get(name, default)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise DataError(f"{name!r} is {value!r}, expected a number; repair the file")
+    return float(value)
+
+
+def _size(values: dict[str, Any], path: Path) -> tuple[int, int]:
+    """Height and width: declared, or else the file's."""
+    if "w" in values and "h" in values:
+        return round(_number(values, "h")), round(_number(values, "w"))
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except OSError as error:
+        raise DataError(f"image {path} cannot be read ({error}); restore it") from error
+
+
+def _intrinsics(values: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    if "fl_x" in values:
+        fx = _number(values, "fl_x")
+    elif "camera_angle_x" in values:
+        fx = 0.5 * width / math.tan(0.5 * _number(values, "camera_angle_x"))
+    else:
+        raise DataError("neither 'fl_x' nor 'camera_angle_x' is given; add one of them")
+    if "fl_y" in values:
+        fy = _number(values, "fl_y")
+    elif "camera_angle_y" in values and "fl_x" not in values:
+        fy = 0.5 * height / math.tan(0.5 * _number(values, "camera_angle_y"))
+    else:
+        fy = fx
+    centre = _number(values, "cx", width / 2), _number(values, "cy", height / 2)
+    return np.array([fx, fy, *centre])
+
+
+def _distortion(values: dict[str, Any]) -> tuple[float, ...]:
+    model = values.get("camera_model", "OPENCV")
+    if model not in _PINHOLE_MODELS or values.get("is_fisheye"):
+        kind = "a fisheye" if values.get("is_fisheye") else f"camera model {model}"
+        raise DataError(
+            f"{kind} is not a pinhole with OpenCV distortion; undistort the images first"
+        )
+    coefficients = tuple(_number(values, name, 0.0) for name in _DISTORTION)
+    if any(coefficients[5:]) and model != "FULL_OPENCV":
+        raise DataError(
+            f"k4 to k6 are {coefficients[5:]}, which camera model {model} does not have; set "
+            "camera_model to FULL_OPENCV if they are OpenCV's, or undistort the images first"
+        )
+    return coefficients
