@@ -1,0 +1,83 @@
+"""Trains: `python -m lgs_jax.main --config=configs/vae.py [--workdir=runs/vae]`.
+
+Any value of the configuration can be given: `--config.training.num_steps=2000`. The same command
+continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status 75.
+"""
+
+import functools
+import pathlib
+import sys
+from typing import Any
+
+import jax
+from absl import app, flags
+from ml_collections import config_flags
+
+from lgs_jax import settings, tasks
+from lgs_jax.data import pipeline
+from lgs_jax.inference import visuals
+from lgs_jax.training import compilation_cache, loop, preemption
+from lgs_jax.training import settings as training_settings
+
+# New keys are let through here; the settings classes refuse unknown ones and know the defaults.
+CONFIG = config_flags.DEFINE_config_file(
+    "config", help_string="file.py[:variant]", lock_config=False, accept_new_attributes=True
+)
+WORKDIR = flags.DEFINE_string("workdir", "", "Where to write; default: runs/<config>[-variant].")
+DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of this job.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs one training; no traceback where the message says all."""
+    if CONFIG.value is None or argv[1:]:
+        sys.exit(
+            f"error: {f'unknown argument {argv[1]}' if argv[1:] else 'no --config'}\n{__doc__}"
+        )
+    stop = preemption.StopSignal().install()
+    try:
+        run(CONFIG.value.to_dict(), WORKDIR.value or default_workdir(), stop)
+    except preemption.Preempted as stopped:
+        print(stopped, flush=True)
+        sys.exit(preemption.EXIT_STATUS)
+    except (settings.SettingsError, *loop.ERRORS) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(config: dict[str, Any], workdir: str, stop: preemption.StopSignal) -> dict[str, Any]:
+    """Checks the configuration, joins the job, then trains."""
+    train = training_settings.from_config(config)
+    data = settings.build(pipeline.DataSettings, config["data"], "config.data")
+    if DISTRIBUTED.value:
+        jax.distributed.initialize()
+    print(compilation_cache.enable(), flush=True)
+    task = tasks.make_task(config["task"], config)
+    host = {"host_index": jax.process_index(), "host_count": jax.process_count()}
+    training = functools.partial(
+        pipeline.train_batches, pipeline.make_source(data, "train"), data, seed=train.seed, **host
+    )
+    evaluation = functools.partial(
+        pipeline.eval_batches,
+        pipeline.make_source(data, "eval"),
+        data,
+        num_scenes=train.eval_scenes,
+    )
+    return loop.train(
+        task,
+        train,
+        workdir=workdir,
+        config_json=config,
+        train_batches=lambda step: training(batch_size=train.batch_size, start_step=step),
+        eval_batches=lambda: evaluation(batch_size=train.eval_batch_size or train.batch_size),
+        write_visuals=visuals.write_visuals,
+        stop=stop,
+    )
+
+
+def default_workdir() -> str:
+    """runs/vae for configs/vae.py, runs/vae-small for configs/vae.py:small."""
+    file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    return str(pathlib.Path("runs") / "-".join(filter(None, (pathlib.Path(file).stem, variant))))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,47 @@
+"""What the trainer asks of a task.
+
+A task binds a model, a loss and an evaluation. It is a collection of functions of parameters and a
+batch; it holds settings and networks' definitions, never parameters or random state.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+
+from lgs_jax.metrics.mean import Mean
+
+Array = jax.Array
+Batch = Mapping[str, Any]
+
+
+class Task(Protocol):
+    """The functions that a run is made of."""
+
+    def init(self, key: Array) -> Any:
+        """New parameters; pure, run under `jax.jit` and `jax.eval_shape`."""
+        ...
+
+    def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        """The loss of a batch and scalars to log; pure, jitted and differentiated by the trainer.
+
+        With accumulated gradients, floating scalars are averaged over the microbatches and integer
+        ones (counts) are added. A scalar called `overflow` says how much a capacity bound has cut:
+        the trainer reports steps where it is positive.
+        """
+        ...
+
+    def evaluate(self, params: Any, batch: Batch, key: Array) -> dict[str, Mean]:
+        """Metrics of a batch, weighted by batch["weight"] [B]; pure, jitted by the trainer."""
+        ...
+
+    def visualize(self, params: Any, batch: Batch, key: Array) -> dict[str, Any]:
+        """What to look at, by file name without its ending; runs on the host.
+
+        uint8 [H, W, 3] is written as PNG, uint8 [T, H, W, 3] as video, `Gaussians` as .ply.
+        """
+        ...
+
+    def describe(self, params: Any) -> str:
+        """Text printed at the start; `params` may be `ShapeDtypeStruct`s."""
+        ...

@@ -1,0 +1,200 @@
+"""Checkpoints: written by the trainer, read by the trainer and by inference.
+
+A checkpoint is a folder `checkpoints/step_00001000` with the items `train` (the whole state), `ema`
+(the averaged parameters alone), `config` (JSON: it describes its own model) and `run` (JSON: time
+and versions). A folder gets its name only when it is complete, so a killed save leaves nothing that
+could be mistaken for a checkpoint.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from lgs_jax.training import mesh as meshes
+from lgs_jax.training import state as states
+from lgs_jax.training import workdir as workdirs
+
+_PREFIX = "step"
+_DIGITS = 8
+
+# TensorStore appends its whole specification to a message.
+_REASON_LENGTH = 300
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged or does not fit; the message says what to do."""
+
+
+class Checkpoints:
+    """The checkpoints of a run.
+
+    Args:
+      folder: where they lie; made if absent.
+      keep: how many of the newest are kept.
+    """
+
+    def __init__(self, folder: pathlib.Path, *, keep: int):
+        self.folder = folder
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            step_prefix=_PREFIX,
+            step_format_fixed_length=_DIGITS,
+            cleanup_tmp_directories=True,
+        )
+        self._manager = ocp.CheckpointManager(folder, options=options)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._manager.close()
+
+    def save(
+        self,
+        step: int,
+        state: states.TrainState,
+        config: Mapping[str, Any],
+        run: Mapping[str, Any],
+    ) -> None:
+        """Copies the state to the host and writes it in the background.
+
+        The copy is complete when this returns, so the state may be donated to the next step.
+        """
+        items = ocp.args.Composite(
+            train=ocp.args.StandardSave(_fields(state)),
+            ema=ocp.args.StandardSave(state.ema),
+            config=ocp.args.JsonSave(dict(config)),
+            run=ocp.args.JsonSave(dict(run)),
+        )
+        # force: the loop has decided; Orbax's own cadence has no say.
+        self._manager.save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Returns when the last save is complete; raises what went wrong in the background."""
+        self._manager.wait_until_finished()
+
+    def restore(self, step: int, abstract: states.TrainState) -> states.TrainState:
+        """The state saved at a step, straight into the shardings of `abstract`.
+
+        Raises:
+          CheckpointError: if it cannot be read or does not fit.
+        """
+        args = ocp.args.Composite(train=ocp.args.StandardRestore(_fields(abstract)))
+        try:
+            return states.TrainState(**self._manager.restore(step, args=args)["train"])
+        # Orbax, TensorStore and JSON raise many types for a damaged file; all end the run here.
+        except Exception as error:
+            raise _unreadable(self.folder, step, error) from error
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder, oldest first; looks only, changes nothing."""
+    if not folder.is_dir():
+        return []
+    names = (path.name.removeprefix(f"{_PREFIX}_") for path in folder.glob(f"{_PREFIX}_*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def read_json(folder: pathlib.Path, step: int, item: str) -> dict[str, Any]:
+    """The item `config` or `run` of a checkpoint.
+
+    Raises:
+      CheckpointError: if it cannot be read.
+    """
+    try:
+        reader = ocp.JsonCheckpointHandler()
+        return reader.restore(epath.Path(_path(folder, step) / item), ocp.args.JsonRestore())
+    except Exception as error:
+        raise _unreadable(folder, step, error) from error
+
+
+def restore_params(
+    source: str | os.PathLike, *, step: int | None = None, mesh: Mesh | None = None
+) -> tuple[dict[str, Any], Any]:
+    """The configuration and the averaged parameters of a run: what inference needs.
+
+    Args:
+      source: a workdir, its folder `checkpoints`, or the folder of one checkpoint.
+      step: which checkpoint; the newest if None.
+      mesh: where the parameters go, as the trainer would place them; None: the first local device.
+        The number of devices need not be that of the training.
+
+    Returns:
+      (config, params).
+
+    Raises:
+      CheckpointError: if there is no such checkpoint or it cannot be read.
+    """
+    folder, step = locate(source, step)
+    config = read_json(folder, step, "config")
+    try:
+        path = epath.Path(_path(folder, step) / "ema")
+        with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
+            abstract = _abstract_like(reader.metadata(path).tree, mesh)
+            return config, reader.restore(path, args=ocp.args.StandardRestore(abstract))
+    except Exception as error:
+        raise _unreadable(folder, step, error) from error
+
+
+def locate(source: str | os.PathLike, step: int | None = None) -> tuple[pathlib.Path, int]:
+    """The folder of checkpoints and the step that `source` and `step` mean; see `restore_params`.
+
+    Raises:
+      CheckpointError: if there is none.
+    """
+    path = pathlib.Path(source).expanduser().absolute()
+    number = path.name.removeprefix(f"{_PREFIX}_")
+    if path.name != number and number.isdigit() and path.is_dir():
+        if step not in (None, int(number)):
+            raise CheckpointError(f"{path} is one checkpoint, but {step=} was asked for; drop one")
+        return path.parent, int(number)
+    folder = path / workdirs.CHECKPOINTS if (path / workdirs.CHECKPOINTS).is_dir() else path
+    steps = steps_in(folder)
+    if not steps:
+        raise CheckpointError(
+            f"no checkpoint in {path}; expected a training workdir, its folder "
+            f"{workdirs.CHECKPOINTS!r}, or one checkpoint {_PREFIX}_{'0' * _DIGITS}"
+        )
+    if step is not None and step not in steps:
+        raise CheckpointError(f"no checkpoint of {step=} in {folder}; there are {steps}")
+    return folder, steps[-1] if step is None else step
+
+
+def _fields(state: states.TrainState) -> dict[str, Any]:
+    return {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+
+
+def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
+    return folder / f"{_PREFIX}_{step:0{_DIGITS}d}"
+
+
+def _abstract_like(metadata: Any, mesh: Mesh | None) -> Any:
+    if mesh is None:
+        device = SingleDeviceSharding(jax.local_devices()[0])
+        shardings = jax.tree.map(lambda _: device, metadata)
+    else:
+        shardings = meshes.state_shardings(mesh, metadata)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        metadata,
+        shardings,
+    )
+
+
+def _unreadable(folder: pathlib.Path, step: int, error: Exception) -> CheckpointError:
+    path = _path(folder, step)
+    others = [other for other in steps_in(folder) if other != step]
+    older = f"use the one of step {others[-1]}" if others else "start over; there is no other one"
+    reason = str(error).strip()[:_REASON_LENGTH] or type(error).__name__
+    return CheckpointError(
+        f"checkpoint {path} cannot be read: it is damaged, or the model has changed.\n"
+        f"Delete or move that folder to {older}.\nThe reason: {reason}"
+    )

@@ -1,0 +1,75 @@
+"""Evaluation of the averaged parameters, and pictures of the first batch."""
+
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from lgs_jax.core import streams
+from lgs_jax.training import mesh as meshes
+
+Batch = Mapping[str, Any]
+
+
+class Evaluator:
+    """Runs `task.evaluate` over all batches and merges its means exactly.
+
+    Args:
+      task: a `tasks.task.Task`.
+      mesh: the devices.
+      seed: of the run; every evaluation draws the same noise, so that two can be compared.
+      batches: the batches of one evaluation, in full on every process.
+      write: writes what `task.visualize` returns into a folder.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        mesh: Mesh,
+        *,
+        seed: int,
+        batches: Callable[[], Iterator[Batch]],
+        write: Callable[[pathlib.Path, Mapping[str, Any]], list[pathlib.Path]],
+    ):
+        self._task = task
+        self._mesh = mesh
+        self._seed = seed
+        self._batches = batches
+        self._write = write
+        self._evaluate = jax.jit(task.evaluate, out_shardings=meshes.replicated(mesh))
+        self._merge = jax.jit(
+            lambda a, b: {name: a[name].merge(b[name]) for name in a},
+            out_shardings=meshes.replicated(mesh),
+        )
+
+    def __call__(
+        self, params: Any, visuals: pathlib.Path | None, interrupted: Callable[[], bool]
+    ) -> dict[str, float] | None:
+        """The metrics, or None if `interrupted` said so between two batches.
+
+        Args:
+          params: what to evaluate.
+          visuals: folder for pictures of the first batch; None: no pictures.
+          interrupted: asked before every batch, by all processes alike.
+
+        Raises:
+          ValueError: if there are no batches.
+        """
+        root = streams.root_key(self._seed)
+        merged, first = None, None
+        for index, batch in enumerate(self._batches()):
+            if interrupted():
+                return None
+            first = batch if first is None else first
+            key = streams.stream_key(root, "eval", index)
+            means = self._evaluate(params, meshes.put_global_batch(self._mesh, batch), key)
+            merged = means if merged is None else self._merge(merged, means)
+        if merged is None:
+            raise ValueError("the evaluation set is empty; config.data names no scene for it")
+        if visuals is not None:
+            shown = self._task.visualize(params, first, streams.stream_key(root, "visualize"))
+            if jax.process_index() == 0:
+                self._write(visuals, shown)
+        return {name: float(mean.compute()) for name, mean in merged.items()}

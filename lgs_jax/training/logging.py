@@ -1,0 +1,234 @@
+"""What a run says while it runs, and what it leaves to be read.
+
+metrics.jsonl   one line per logged step; a function of the configuration alone, so that a resumed
+                run leaves the same file as an uninterrupted one
+train.log       what the terminal showed, and the lines that it had no time for; with timings
+tensorboard/    the same scalars, with timings
+results.json    the last evaluation, times, versions, device, configuration
+"""
+
+import json
+import math
+import pathlib
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import flax
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import tensorboardX
+
+import lgs_jax
+from lgs_jax.training import workdir as workdirs
+
+# A terminal line that nobody has time to read helps nobody.
+_SECONDS_BETWEEN_LINES = 2.0
+
+
+class RunLog:
+    """Writes the log of a run; the processes other than the first write nothing.
+
+    Args:
+      workdir: where the files go; it must exist.
+      start_step: the step from which the run goes on; later lines of a former attempt are dropped.
+      tensorboard: whether to write TensorBoard events too.
+      primary: whether this process is the one that writes.
+    """
+
+    def __init__(
+        self, workdir: pathlib.Path, *, start_step: int, tensorboard: bool, primary: bool = True
+    ):
+        self.workdir = workdir
+        self._primary = primary
+        self._last_line = -math.inf
+        self._board = None
+        self._metrics = workdir / "metrics.jsonl"
+        self._lines = _keep_lines(self._metrics, start_step, rewrite=primary)
+        if primary:
+            self._text = (workdir / "train.log").open("a")
+            self._json = self._metrics.open("a")
+            if tensorboard:
+                self._board = tensorboardX.SummaryWriter(
+                    str(workdir / "tensorboard"), purge_step=start_step + 1
+                )
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._primary:
+            self._text.close()
+            self._json.close()
+        if self._board is not None:
+            self._board.close()
+
+    def say(self, text: str) -> None:
+        """Prints a message and keeps it in train.log."""
+        if self._primary:
+            print(text, flush=True)
+            self._write_text(text)
+
+    def write(self, kind: str, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
+        """Adds a line to metrics.jsonl and TensorBoard; `kind` is "train" or "eval".
+
+        Values that are not finite are written as null: JSON has no NaN.
+        """
+        values = {name: float(value) for name, value in metrics.items()}
+        line = {"step": step, "kind": kind}
+        line |= {name: x if math.isfinite(x) else None for name, x in values.items()}
+        self._lines.append(line)
+        if self._primary:
+            self._json.write(json.dumps(line, allow_nan=False) + "\n")
+            self._json.flush()
+        self.scalars(kind, step, values)
+        return values
+
+    def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
+        """Adds scalars to TensorBoard only: timings, which no two runs share."""
+        if self._board is not None:
+            for name, value in values.items():
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def progress(self, text: str) -> None:
+        """Keeps a line in train.log and prints it unless another was printed a moment ago."""
+        if not self._primary:
+            return
+        self._write_text(text)
+        if time.monotonic() - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            print(text, flush=True)
+
+    def last(self, kind: str, step: int | None = None) -> dict[str, Any] | None:
+        """The newest line of a kind, of that step if one is given; None if there is none."""
+        for line in reversed(self._lines):
+            if line["kind"] == kind and step in (None, line["step"]):
+                return {k: v for k, v in line.items() if k not in ("step", "kind")}
+        return None
+
+    def write_results(self, results: Mapping[str, Any]) -> None:
+        """Writes results.json."""
+        if self._primary:
+            workdirs.write_json(self.workdir / "results.json", dict(results))
+
+    def _write_text(self, text: str) -> None:
+        self._text.write(text + "\n")
+        self._text.flush()
+
+
+class Throughput:
+    """Steps per second, the share of time spent waiting for data, and the time that is left.
+
+    The first step is not counted: it compiles.
+    """
+
+    def __init__(self, num_steps: int, batch_size: int):
+        self._num_steps = num_steps
+        self._batch_size = batch_size
+        self._steps = 0
+        self._waited = 0.0
+        self._paused = 0.0
+        self._since: float | None = None
+
+    def start_step(self) -> None:
+        """A step has been handed to the device."""
+        if self._since is None:
+            self._since = time.monotonic()
+        else:
+            self._steps += 1
+
+    def waited(self, seconds: float) -> None:
+        """Time in which the loop waited for a batch."""
+        if self._since is not None:
+            self._waited += seconds
+
+    def paused(self, seconds: float) -> None:
+        """Time spent on something other than training: evaluation or saving."""
+        if self._since is not None:
+            self._paused += seconds
+
+    def report(self, step: int) -> dict[str, float]:
+        """Rates since the last report, and seconds to go; empty before anything was measured."""
+        if self._since is None or self._steps == 0:
+            return {}
+        seconds = max(time.monotonic() - self._since - self._paused, 1e-9)
+        rate = self._steps / seconds
+        report = {
+            "steps_per_second": rate,
+            "scenes_per_second": rate * self._batch_size,
+            "data_wait_share": min(self._waited / seconds, 1.0),
+            "seconds_left": (self._num_steps - step) / rate,
+        }
+        self._since, self._steps = time.monotonic(), 0
+        self._waited, self._paused = 0.0, 0.0
+        return report
+
+
+def progress_line(
+    step: int, num_steps: int, metrics: Mapping[str, float], rates: Mapping[str, float]
+) -> str:
+    """One line for a person: step, loss, speed, time to go, and troubles if there are any."""
+    parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}", f"loss {metrics['loss']:.4g}"]
+    if rates:
+        parts += [
+            f"{rates['steps_per_second']:.3g} steps/s",
+            f"{rates['scenes_per_second']:.3g} scenes/s",
+            f"data wait {rates['data_wait_share']:.0%}",
+            f"ETA {duration(rates['seconds_left'])}",
+        ]
+    if metrics["nonfinite_steps"]:
+        parts.append(f"skipped {metrics['nonfinite_steps']:.0f} steps (not finite)")
+    if metrics["overflow_steps"]:
+        parts.append(f"overflow in {metrics['overflow_steps']:.0f} steps")
+    return " | ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """3661 -> 1:01:01."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and devices, for results.json and checkpoints."""
+    device = jax.devices()[0]
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            "lgs_jax": lgs_jax.__version__,
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+            "orbax": ocp.__version__,
+            "numpy": np.__version__,
+        },
+        "device": device.device_kind,
+        "platform": device.platform,
+        "device_count": jax.device_count(),
+        "process_count": jax.process_count(),
+    }
+
+
+def _keep_lines(path: pathlib.Path, last_step: int, *, rewrite: bool) -> list[dict[str, Any]]:
+    """The lines up to a step; later ones are dropped from the file too.
+
+    A line that a kill has cut short can only be the last: it belongs to a step that was not saved.
+    """
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines(keepends=True):
+        if not text.endswith("\n"):
+            break
+        line = json.loads(text)
+        if line["step"] <= last_step:
+            lines.append(line)
+    if rewrite:
+        part = path.with_name(path.name + ".part")
+        part.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        part.replace(path)
+    return lines

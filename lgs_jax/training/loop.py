@@ -1,0 +1,242 @@
+"""The training loop.
+
+The order of a run is fixed: workdir, mesh, abstract state, shardings, restore (own checkpoint, else
+`init_from`, else random), then: batch, step, the previous step's metrics, save, stop, evaluate.
+
+"Step s" is the state after s steps. A save at step s comes before the evaluation at step s, and a
+run that starts at a step whose evaluation is due and was not written does it first; so it does not
+matter at which moment a run was stopped.
+"""
+
+import contextlib
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from lgs_jax.training import checkpoint, evaluation, logging, preemption, start, step
+from lgs_jax.training import mesh as meshes
+from lgs_jax.training import state as states
+from lgs_jax.training import workdir as workdirs
+from lgs_jax.training.settings import TrainSettings
+
+Batch = Mapping[str, Any]
+WriteVisuals = Callable[[pathlib.Path, Mapping[str, Any]], list[pathlib.Path]]
+
+
+class NonFiniteError(RuntimeError):
+    """Too many steps in a row had a loss or a gradient that is not finite."""
+
+
+# Errors whose message says all that a person needs.
+ERRORS = (workdirs.WorkdirError, checkpoint.CheckpointError, NonFiniteError)
+
+
+def train(
+    task: Any,
+    settings: TrainSettings,
+    *,
+    workdir: str | pathlib.Path,
+    config_json: Mapping[str, Any],
+    train_batches: Callable[[int], Iterator[Batch]],
+    eval_batches: Callable[[], Iterator[Batch]],
+    write_visuals: WriteVisuals,
+    stop: preemption.StopSignal | None = None,
+) -> dict[str, Any]:
+    """Trains a task to the end, or continues it from the newest checkpoint in the workdir.
+
+    Args:
+      task: a `tasks.task.Task`.
+      settings: length, cadence, optimizer, devices.
+      workdir: where everything is written.
+      config_json: the whole configuration; saved with every checkpoint and compared on resume.
+      train_batches: start step -> endless batches, this process's share of each; an iterator with
+        `close()`, as generators are.
+      eval_batches: the batches of one evaluation, in full on every process.
+      write_visuals: writes what `task.visualize` returns.
+      stop: asks the run to save and stop; None: nothing does.
+
+    Returns:
+      what was written to results.json.
+
+    Raises:
+      workdir.WorkdirError: if the workdir cannot be used or belongs to another configuration.
+      checkpoint.CheckpointError: if the newest checkpoint cannot be read.
+      preemption.Preempted: after saving, if `stop` asked for it.
+      NonFiniteError: after more than `max_nonfinite` steps in a row that are not finite.
+    """
+    with contextlib.ExitStack() as stack:
+        run = start.open_run(task, settings, workdir, config_json, stack)
+        evaluator = evaluation.Evaluator(
+            task, run.mesh, seed=settings.seed, batches=eval_batches, write=write_visuals
+        )
+        batches = train_batches(run.start_step)
+        stack.callback(batches.close)
+        return _Loop(run, evaluator, stop or preemption.StopSignal()).go(batches)
+
+
+class _Loop:
+    """The state of a run in progress that is not on the device."""
+
+    def __init__(
+        self, run: start.Run, evaluator: evaluation.Evaluator, stop: preemption.StopSignal
+    ):
+        self.run = run
+        self.settings = run.settings
+        self.log = run.log
+        self.evaluator = evaluator
+        self.stop = stop
+        self.saved_step = run.start_step
+        self.last_save = time.monotonic()
+        self.began = time.monotonic()
+        self.throughput = logging.Throughput(run.settings.num_steps, run.settings.batch_size)
+
+    def go(self, batches: Iterator[Batch]) -> dict[str, Any]:
+        """Runs to the end and writes the results."""
+        settings, state = self.settings, self.run.state
+        pending: tuple[int, dict[str, jax.Array]] | None = None
+        if self.run.start_step < settings.num_steps:
+            batch = self._next_batch(batches)
+            train_step = self._compile(state, batch)
+        for done in range(self.run.start_step, settings.num_steps):
+            if done and settings.eval_every and done % settings.eval_every == 0:
+                pending = self._write(pending)
+                self._evaluate(done, state)
+            state, metrics = train_step(state, batch)
+            self.throughput.start_step()
+            self._write(pending)  # waits for the previous step while this one is running
+            pending = (done + 1, metrics)
+            save, leave = self._decide(done + 1)
+            if save or leave:
+                pending = self._write(pending)
+                self._save(done + 1, state, wait=leave)
+            if leave:
+                raise preemption.Preempted(self._farewell(done + 1))
+            if done + 1 < settings.num_steps:
+                batch = self._next_batch(batches)
+        self._write(pending)
+        self._evaluate(settings.num_steps, state)
+        self.run.checkpoints.wait()
+        return self._results()
+
+    def _next_batch(self, batches: Iterator[Batch]) -> Batch:
+        began = time.monotonic()
+        batch = next(batches)
+        self.throughput.waited(time.monotonic() - began)
+        return meshes.put_local_batch(self.run.mesh, batch)
+
+    def _compile(self, state: states.TrainState, batch: Batch) -> Callable:
+        """The compiled step. A batch of another shape is an error, not a silent recompilation."""
+        settings = self.settings
+        function = functools.partial(
+            step.train_step,
+            loss_fn=self.run.task.loss,
+            optimizer_settings=settings.optimizer,
+            num_steps=settings.num_steps,
+            ema_decay=settings.ema_decay,
+            accumulate_steps=settings.accumulate_steps,
+            seed=settings.seed,
+        )
+        shardings = jax.tree.map(lambda x: x.sharding, state)
+        jitted = jax.jit(
+            function,
+            donate_argnums=0,
+            out_shardings=(shardings, meshes.replicated(self.run.mesh)),
+        )
+        began = time.monotonic()
+        compiled = jitted.lower(state, batch).compile()
+        text = f"compiled the training step in {time.monotonic() - began:.1f} s"
+        if (memory := compiled.memory_analysis()) is not None:
+            size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+            text += f"; it needs {size / 2**30:.2f} GiB on each device"
+        self.log.say(text)
+        return compiled
+
+    def _write(self, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
+        """Logs a step whose turn it is, and ends a run that has stopped learning."""
+        if pending is None:
+            return
+        done, metrics = pending
+        streak = int(metrics["nonfinite_streak"])
+        if done % self.settings.log_every == 0 or done == self.settings.num_steps:
+            values = self.log.write("train", done, jax.device_get(metrics))
+            rates = self.throughput.report(done)
+            self.log.scalars("time", done, rates)
+            line = logging.progress_line(done, self.settings.num_steps, values, rates)
+            self.log.progress(line)
+        if streak > self.settings.max_nonfinite:
+            raise NonFiniteError(
+                f"step {done}: the loss or its gradient was not finite {streak} times in a row "
+                f"(config.training.max_nonfinite={self.settings.max_nonfinite}); parameters are "
+                f"those of step {done - streak}. Look for bad data, or lower "
+                "config.optimizer.learning_rate in another --workdir (with "
+                f"--config.training.init_from={self.run.workdir} to keep what was learnt)"
+            )
+
+    def _decide(self, done: int) -> tuple[bool, bool]:
+        """Whether to save and whether to leave at this step; the same on every process."""
+        settings = self.settings
+        save = done == settings.num_steps
+        save |= bool(settings.save_every) and done % settings.save_every == 0
+        if jax.process_count() > 1 and done % settings.stop_check_every:
+            return save, False
+        late = 0 < settings.save_every_seconds <= time.monotonic() - self.last_save
+        leave, late = preemption.agree(self.stop.requested, late)
+        return save or late, leave
+
+    def _save(self, done: int, state: states.TrainState, *, wait: bool) -> None:
+        began = time.monotonic()
+        if done != self.saved_step:
+            about = {"step": done, "seconds": self._seconds()} | logging.environment()
+            self.run.checkpoints.save(done, state, self.run.config, about)
+            self.saved_step, self.last_save = done, time.monotonic()
+        if wait:
+            self.run.checkpoints.wait()
+        self.throughput.paused(time.monotonic() - began)
+
+    def _evaluate(self, done: int, state: states.TrainState) -> None:
+        """Evaluates unless that was done before a restart; leaves if it is asked to stop."""
+        if self.log.last("eval", done) is not None:
+            return
+        began = time.monotonic()
+        visuals = (
+            self.run.workdir / "visuals" / f"step_{done:08d}" if self.settings.visualize else None
+        )
+        metrics = self.evaluator(
+            state.ema, visuals, lambda: preemption.agree(self.stop.requested)[0]
+        )
+        if metrics is None:
+            self._save(done, state, wait=True)
+            raise preemption.Preempted(self._farewell(done))
+        values = self.log.write("eval", done, metrics)
+        seconds = time.monotonic() - began
+        self.throughput.paused(seconds)
+        shown = " | ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
+        self.log.say(f"evaluation at step {done} | {shown} | took {logging.duration(seconds)}")
+
+    def _seconds(self) -> float:
+        """Wall time of the run, that before restarts included."""
+        return self.run.seconds_before + time.monotonic() - self.began
+
+    def _farewell(self, done: int) -> str:
+        return (
+            f"{self.stop.reason or 'another process was asked to stop'}: stopped at step {done} of "
+            f"{self.settings.num_steps}, saved in {self.run.workdir}; the same command continues it"
+        )
+
+    def _results(self) -> dict[str, Any]:
+        steps = self.settings.num_steps
+        results = {
+            "step": steps,
+            "eval": self.log.last("eval", steps),
+            "train": self.log.last("train"),
+            "seconds": self._seconds(),
+            "seed": self.settings.seed,
+            "config": self.run.config,
+        } | logging.environment()
+        self.log.write_results(results)
+        self.log.say(f"finished {steps} steps; results in {self.run.workdir / 'results.json'}")
+        return results

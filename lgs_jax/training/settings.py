@@ -1,0 +1,97 @@
+"""The settings of a run."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lgs_jax import settings
+from lgs_jax.training.mesh import MeshSettings
+from lgs_jax.training.optimizer import OptimizerSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """How long, how often, how safely.
+
+    Attributes:
+      num_steps: steps of the whole run; also the length of the cosine decay.
+      batch_size: scenes per step, over all devices, hosts and microbatches.
+      accumulate_steps: microbatches per step, computed one after another to save memory.
+      seed: of parameters, data and noise.
+      ema_decay: decay of the average of the parameters; 0: the average is the parameters.
+      init_from: workdir or checkpoint whose averaged parameters a new run starts from; "": random.
+      max_nonfinite: steps in a row that may be skipped for a loss or gradient that is not finite.
+      log_every: steps between logged metrics.
+      eval_every: steps between evaluations; 0: only at the end.
+      eval_batch_size: scenes per batch of an evaluation; 0: `batch_size`.
+      eval_scenes: scenes that an evaluation looks at.
+      visualize: whether evaluations also write pictures, videos and scenes.
+      save_every: steps between checkpoints; 0: only by time and at the end.
+      save_every_seconds: time between checkpoints; 0: only by steps.
+      keep_checkpoints: how many of the newest checkpoints are kept.
+      stop_check_every: with several processes, steps between their agreements on stopping and on
+        saving by time (a single process looks at every step).
+      tensorboard: whether to write TensorBoard events.
+      optimizer: the optimizer and its learning rate.
+      mesh: the devices.
+    """
+
+    num_steps: int
+    batch_size: int = 8
+    accumulate_steps: int = 1
+    seed: int = 0
+    ema_decay: float = 0.9999
+    init_from: str = ""
+    max_nonfinite: int = 10
+    log_every: int = 50
+    eval_every: int = 1000
+    eval_batch_size: int = 0
+    eval_scenes: int = 32
+    visualize: bool = True
+    save_every: int = 1000
+    save_every_seconds: float = 600.0
+    keep_checkpoints: int = 2
+    stop_check_every: int = 10
+    tensorboard: bool = True
+    optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
+    mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
+
+    def __post_init__(self):
+        positive = ("num_steps", "batch_size", "accumulate_steps", "max_nonfinite", "log_every")
+        positive += ("eval_scenes", "keep_checkpoints", "stop_check_every")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("eval_every", "eval_batch_size", "save_every", "save_every_seconds", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise ValueError(f"{self.ema_decay=} must be at least 0 and below 1")
+        if self.batch_size % self.accumulate_steps:
+            raise ValueError(f"{self.batch_size=} must be a multiple of {self.accumulate_steps=}")
+
+
+# The groups of a configuration; the tasks read those that the trainer does not.
+GROUPS = ("task", "seed", "data", "model", "loss", "metrics", "optimizer", "training", "mesh")
+
+
+def from_config(config: Mapping[str, Any]) -> TrainSettings:
+    """The settings in the groups `training`, `optimizer`, `mesh` and `seed` of a configuration.
+
+    Raises:
+      lgs_jax.settings.SettingsError: for unknown or missing groups and keys, and wrong values.
+    """
+    settings.check_keys(config, GROUPS, "config")
+    if missing := [name for name in ("task", "seed", "data", "training") if name not in config]:
+        raise settings.SettingsError(f"config lacks {', '.join(missing)}; add it")
+    parts = {
+        "seed": config["seed"],
+        "optimizer": settings.build(
+            OptimizerSettings, config.get("optimizer", {}), "config.optimizer"
+        ),
+        "mesh": settings.build(MeshSettings, config.get("mesh", {}), "config.mesh"),
+    }
+    training = config["training"]
+    if twice := sorted(parts.keys() & training.keys()):
+        raise settings.SettingsError(f"config.training.{twice[0]} belongs to config.{twice[0]}")
+    return settings.build(TrainSettings, {**training, **parts}, "config.training")

@@ -1,0 +1,160 @@
+"""From a workdir and settings to a state on the devices: what happens before the first step."""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from lgs_jax.core import streams
+from lgs_jax.training import checkpoint, logging, workdir
+from lgs_jax.training import mesh as meshes
+from lgs_jax.training import optimizer as optimizers
+from lgs_jax.training import state as states
+from lgs_jax.training.settings import TrainSettings
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run that is ready to take its next step.
+
+    Attributes:
+      task: a `tasks.task.Task`.
+      settings: how to train.
+      config: the whole configuration.
+      workdir: where everything is written.
+      mesh: the devices.
+      state: the state of `start_step`.
+      start_step: steps already done.
+      seconds_before: wall time of the run before this start.
+      checkpoints: of this run.
+      log: of this run.
+    """
+
+    task: Any
+    settings: TrainSettings
+    config: Mapping[str, Any]
+    workdir: pathlib.Path
+    mesh: Mesh
+    state: states.TrainState
+    start_step: int
+    seconds_before: float
+    checkpoints: checkpoint.Checkpoints
+    log: logging.RunLog
+
+
+def open_run(
+    task: Any,
+    settings: TrainSettings,
+    folder: str | pathlib.Path,
+    config: Mapping[str, Any],
+    stack: contextlib.ExitStack,
+) -> Run:
+    """Claims the workdir, makes the mesh and places the state; `stack` closes all of it.
+
+    Whatever can be found wrong without the devices is found first. See `loop.train` for the errors.
+    """
+    primary = jax.process_index() == 0
+    folder = workdir.prepare(folder, primary=primary)
+    if primary:
+        stack.enter_context(workdir.lock(folder))
+    mesh = meshes.make(settings.mesh)
+    meshes.check_batch_size(mesh, settings.batch_size, settings.accumulate_steps)
+    if settings.eval_batch_size:
+        meshes.check_batch_size(mesh, settings.eval_batch_size)
+    stack.enter_context(jax.set_mesh(mesh))
+
+    saved = folder / workdir.CHECKPOINTS
+    steps = checkpoint.steps_in(saved)
+    start_step, seconds_before, notes = (steps[-1] if steps else 0), 0.0, []
+    if steps:
+        found = checkpoint.read_json(saved, start_step, "config")
+        notes = workdir.check_config(found, config, str(folder))
+        seconds_before = checkpoint.read_json(saved, start_step, "run")["seconds"]
+    if start_step > settings.num_steps:
+        raise workdir.WorkdirError(
+            f"{folder} is at step {start_step}, beyond num_steps={settings.num_steps}; "
+            "raise config.training.num_steps or choose another --workdir"
+        )
+    checkpoints = checkpoint.Checkpoints(saved, keep=settings.keep_checkpoints)
+    stack.enter_context(checkpoints)
+    abstract = abstract_state(task, settings, mesh)
+    state, origin = _place_state(task, settings, abstract, mesh, checkpoints, start_step)
+
+    log = logging.RunLog(
+        folder, start_step=start_step, tensorboard=settings.tensorboard, primary=primary
+    )
+    stack.enter_context(log)
+    if primary:
+        workdir.write_json(folder / "config.json", dict(config))
+    log.say(task.describe(abstract.params))
+    log.say(f"workdir {folder} | {mesh.size} {jax.devices()[0].device_kind} device(s) | {origin}")
+    for note in notes:
+        log.say(f"changed since the checkpoint: {note}")
+    return Run(
+        task=task,
+        settings=settings,
+        config=config,
+        workdir=folder,
+        mesh=mesh,
+        state=state,
+        start_step=start_step,
+        seconds_before=seconds_before,
+        checkpoints=checkpoints,
+        log=log,
+    )
+
+
+def abstract_state(task: Any, settings: TrainSettings, mesh: Mesh) -> states.TrainState:
+    """Shapes, types and shardings of the state; nothing is computed."""
+    optimizer = optimizers.make(settings.optimizer)
+    shapes = jax.eval_shape(
+        lambda key: states.create(task.init(key), optimizer), streams.root_key(settings.seed)
+    )
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes,
+        meshes.state_shardings(mesh, shapes),
+    )
+
+
+def _place_state(
+    task: Any,
+    settings: TrainSettings,
+    abstract: states.TrainState,
+    mesh: Mesh,
+    checkpoints: checkpoint.Checkpoints,
+    start_step: int,
+) -> tuple[states.TrainState, str]:
+    """The first state, straight into its shardings, and where it came from."""
+    if start_step:
+        return checkpoints.restore(start_step, abstract), f"continues from step {start_step}"
+    optimizer = optimizers.make(settings.optimizer)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    if settings.init_from:
+        _, params = checkpoint.restore_params(settings.init_from, mesh=mesh)
+        _check_fits(params, abstract.params, settings.init_from)
+        create = jax.jit(lambda p: states.create(p, optimizer), out_shardings=shardings)
+        return create(params), f"starts from the parameters of {settings.init_from}"
+    create = jax.jit(lambda key: states.create(task.init(key), optimizer), out_shardings=shardings)
+    key = streams.stream_key(streams.root_key(settings.seed), "init")
+    return create(key), f"starts from random parameters, seed {settings.seed}"
+
+
+def _check_fits(params: Any, expected: Any, source: str) -> None:
+    """Raises CheckpointError unless the parameters have the names and shapes of this task's."""
+    found, wanted = (
+        {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(t)}
+        for t in (params, expected)
+    )
+    different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    if different:
+        lines = [f"{k}: {found.get(k)} there, {wanted.get(k)} here" for k in different[:10]]
+        raise checkpoint.CheckpointError(
+            f"the parameters in init_from={source!r} do not fit this model:\n  "
+            + "\n  ".join(lines)
+            + "\nGive config.model the values of that run, or another init_from."
+        )

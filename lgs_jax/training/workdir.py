@@ -1,0 +1,128 @@
+"""The folder of a run: is it writable, is it ours, is it free?
+
+config.json   metrics.jsonl   train.log   results.json
+checkpoints/step_00001000/   tensorboard/   visuals/step_00001000/
+"""
+
+import fnmatch
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+CHECKPOINTS = "checkpoints"
+
+# What may differ between a checkpoint and the run that continues it: how long, how often, where the
+# data lie and on how many devices; nothing that changes what a step computes. (A new num_steps
+# stretches the cosine from there on.)
+MAY_CHANGE = (
+    "training.num_steps",
+    "training.log_every",
+    "training.eval_*",
+    "training.save_*",
+    "training.keep_checkpoints",
+    "training.visualize",
+    "training.tensorboard",
+    "training.max_nonfinite",
+    "training.stop_check_every",
+    "mesh.*",
+    "data.path",
+    "data.root",
+    "data.num_workers",
+    "data.prefetch*",
+)
+
+_ABSENT = "(absent)"
+
+
+class WorkdirError(RuntimeError):
+    """The workdir cannot be used; the message says why and what to do."""
+
+
+def prepare(workdir: str | os.PathLike, *, primary: bool = True) -> pathlib.Path:
+    """Makes the workdir and proves that it can be written, before anything costs time.
+
+    Raises:
+      WorkdirError: if the folder cannot be made or written.
+    """
+    folder = pathlib.Path(workdir).expanduser().absolute()
+    if not primary:
+        return folder
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise WorkdirError(
+            f"workdir {folder} cannot be written ({error.strerror}); "
+            "choose another with --workdir or change its permissions"
+        ) from error
+    return folder
+
+
+def lock(workdir: pathlib.Path) -> TextIO:
+    """Claims the workdir for as long as the returned file is open; a killed process lets go of it.
+
+    Raises:
+      WorkdirError: if another process is training in it.
+    """
+    file = (workdir / ".lock").open("a+")
+    if os.name != "posix":
+        return file
+    import fcntl  # absent elsewhere
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise WorkdirError(
+            f"another run is training in {workdir}; wait for it, stop it, or choose another folder "
+            "with --workdir"
+        ) from error
+    return file
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(value, indent=2) + "\n")
+    part.replace(path)
+
+
+def check_config(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> list[str]:
+    """Compares the configuration of a checkpoint with that of the run that wants to continue it.
+
+    Returns:
+      one line for every difference that is allowed (`MAY_CHANGE`).
+
+    Raises:
+      WorkdirError: that lists every key that differs and may not.
+    """
+    before, after = _flatten(found), _flatten(json.loads(json.dumps(wanted)))
+    allowed, refused = [], []
+    for key in sorted(before.keys() | after.keys()):
+        old, new = before.get(key, _ABSENT), after.get(key, _ABSENT)
+        if old != new or type(old) is not type(new):
+            free = any(fnmatch.fnmatch(key, pattern) for pattern in MAY_CHANGE)
+            (allowed if free else refused).append(f"{key}: {old!r} -> {new!r}")
+    if refused:
+        raise WorkdirError(
+            f"{where} belongs to a run with another configuration:\n  "
+            + "\n  ".join(refused)
+            + "\nChoose another --workdir, restore these values, or delete the folder to start "
+            f"over. Free to change are {', '.join(MAY_CHANGE)}."
+        )
+    return allowed
+
+
+def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}; an empty group counts as a value."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
