@@ -1,4 +1,4 @@
-"""Where rays enter unit solids, and the normal and texture coordinates there.
+"""Where rays enter unit solids, and the normals and coordinates of their faces there.
 
 Arrays hold one component per row: o, d [3, N] are origins and directions in the solid's own frame
 (a direction need not have unit length). Entry parameters t are inf where a ray misses. Rays are
@@ -6,8 +6,6 @@ taken to start outside of the solid. Letters: N rays.
 """
 
 import numpy as np
-
-from lgs_jax.data.sources.procedural.solids import BOX, ELLIPSOID, FRUSTUM
 
 _TINY = np.float32(1e-9)
 _INF = np.float32(np.inf)
@@ -74,41 +72,38 @@ def enter(
     return t
 
 
-def box_face(p: np.ndarray) -> np.ndarray:
-    """Face (x low, x high, y low, ...) of the unit cube on which the points p [3, N] lie [N]."""
-    axis = np.abs(p).argmax(axis=0)
-    return 2 * axis + (np.take_along_axis(p, axis[None], axis=0)[0] > 0)
+def box_axis(p: np.ndarray) -> np.ndarray:
+    """Axis of the face of the unit cube on which the points p [3, N] lie [N]."""
+    x, y, z = np.abs(p)
+    return np.where(z > np.maximum(x, y), 2, (y > x).astype(np.intp))
 
 
-FACE_NORMALS = np.array([[-1, 1, 0, 0, 0, 0], [0, 0, -1, 1, 0, 0], [0, 0, 0, 0, -1, 1]], np.float32)
+def pick(axis: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Component `axis` [N] of p [3, N]."""
+    return np.where(axis == 0, p[0], np.where(axis == 1, p[1], p[2]))
+
+
+def face_coordinates(axis: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The two components of p [3, N] that run along faces across `axis` [N]; z is the second."""
+    return np.where(axis == 0, p[1], p[0]), np.where(axis == 2, p[1], p[2])
+
+
 _CAP = np.float32(1 - 1e-3)
 
 
-def surface(
-    kind: int, p: np.ndarray, radii: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """The surface of solids of one kind at the points p [3, N].
+def turn(p: np.ndarray) -> np.ndarray:
+    """Turns around z, in [-0.5, 0.5] [N]."""
+    return np.arctan2(p[1], p[0]) * np.float32(0.5 / np.pi)
 
-    Returns:
-      Face numbers [N], normals [3, N] (own frame, any length), the two axes that carry the texture
-      [2, N], and the coordinates along them [2, N]; axis 3 stands for the turn around z in [0, 1).
-    """
-    if kind == BOX:
-        face = box_face(p)
-        across = face >> 1
-        axes = np.stack([(across == 0).astype(np.int64), 2 - (across == 2)])
-        return face, FACE_NORMALS[:, face], axes, np.take_along_axis(p, axes, axis=0)
-    turn = np.arctan2(p[1], p[0]) * np.float32(0.5 / np.pi)
-    if kind == ELLIPSOID:
-        face = np.zeros(p.shape[1], np.int64)
-        return face, p, np.tile(np.array([[3], [2]]), face.size), np.stack([turn, p[2]])
-    if kind != FRUSTUM:
-        raise ValueError(f"unknown {kind=}; expected {BOX=}, {ELLIPSOID=} or {FRUSTUM=}")
-    up = p[2]
-    capped = np.abs(up) > _CAP
-    face = np.where(capped, 1 + (up > 0), 0)
-    side = np.stack([p[0], p[1], -radii[1] * (radii[0] + radii[1] * up)])
-    zero = np.zeros_like(up)
-    normal = np.where(capped, np.stack([zero, zero, np.sign(up)]), side)
-    axes = np.where(capped, np.array([[0], [1]]), np.array([[3], [2]]))
-    return face, normal, axes, np.where(capped, p[:2], np.stack([turn, up]))
+
+def frustum_surface(p: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Faces [N] (0 side, 1 bottom, 2 top) and normals [3, N] of any length of frustums at p."""
+    x, y, z = p
+    capped = np.abs(z) > _CAP
+    face = np.where(capped, 1 + (z > 0), 0)
+    slope = -radii[1] * (radii[0] + radii[1] * z)
+    zero = np.float32(0)
+    normal = np.stack(
+        [np.where(capped, zero, x), np.where(capped, zero, y), np.where(capped, z, slope)]
+    )
+    return face, normal

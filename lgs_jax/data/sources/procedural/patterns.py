@@ -13,6 +13,7 @@ import numpy as np
 
 SIZE = 64  # texels per side of the finest level
 LEVELS = 7  # 64, 32, ..., 1
+_SIDES = SIZE >> np.arange(LEVELS)
 _FINE = 256  # patterns are drawn here and averaged down
 _SEED = 20240517
 
@@ -24,47 +25,47 @@ class Bank:
     """All patterns.
 
     Attributes:
-      texels: weights of all levels of all patterns, flat [T, 2] float32.
+      quads: weights of the four texels that surround each corner between texels, of all levels of
+        all patterns [T, 8] float32: (v1, v2) of low left, low right, high left, high right.
       offsets: first texel of each level [LEVELS] int64; pattern k starts k * side^2 further.
       names: pattern numbers by family name.
     """
 
-    texels: np.ndarray
+    quads: np.ndarray
     offsets: np.ndarray
     names: dict[str, tuple[int, ...]]
 
     def lookup(
         self, pattern: np.ndarray, u: np.ndarray, v: np.ndarray, footprint: np.ndarray
     ) -> np.ndarray:
-        """Weights [N, 2] of `pattern` [N] at (u, v) [N], averaged over about `footprint` [N].
+        """Weights (v1, v2) [2, N] of `pattern` [N] at (u, v) [N], averaged over about `footprint`.
 
-        The footprint is in units of the pattern (1 = all of it); trilinear between mip levels.
+        The footprint [N] is in units of the pattern (1 = all of it); trilinear between mip levels.
         """
         lod = np.log2(np.maximum(footprint * np.float32(SIZE), 1.0)).clip(max=LEVELS - 1.001)
-        level = lod.astype(np.int32)
-        blend = (lod - level)[:, None]
+        level = lod.astype(np.intp)
         fine = self._bilinear(pattern, u, v, level)
         coarse = self._bilinear(pattern, u, v, level + 1)
-        return fine + blend * (coarse - fine)
+        coarse -= fine
+        coarse *= lod - level.astype(np.float32)
+        fine += coarse
+        return fine
 
     def _bilinear(
         self, pattern: np.ndarray, u: np.ndarray, v: np.ndarray, level: np.ndarray
     ) -> np.ndarray:
-        side = SIZE >> level
-        x, y = u * side - np.float32(0.5), v * side - np.float32(0.5)
+        side = _SIDES.take(level)
+        scale = side.astype(np.float32)
+        x, y = u * scale - np.float32(0.5), v * scale - np.float32(0.5)
         x0, y0 = np.floor(x), np.floor(y)
-        fx, fy = (x - x0)[:, None], (y - y0)[:, None]
-        column, row = x0.astype(np.int32), y0.astype(np.int32)
         wrap = side - 1
-        start = self.offsets[level] + pattern * (side * side)
-        low = start + (row & wrap) * side
-        high = start + ((row + 1) & wrap) * side
-        left, right = column & wrap, (column + 1) & wrap
-        texels = self.texels
-        bottom, top = texels.take(low + left, axis=0), texels.take(high + left, axis=0)
-        bottom += fx * (texels.take(low + right, axis=0) - bottom)
-        top += fx * (texels.take(high + right, axis=0) - top)
-        return bottom + fy * (top - bottom)
+        texel = (y0.astype(np.intp) & wrap) * side + (x0.astype(np.intp) & wrap)
+        texel += self.offsets.take(level) + pattern * (side * side)
+        quads = np.ascontiguousarray(self.quads.take(texel, axis=0).T)
+        x -= x0
+        y -= y0
+        rows = quads[:4] + y * (quads[4:] - quads[:4])
+        return rows[:2] + x * (rows[2:] - rows[:2])
 
 
 def _waves(rng: np.random.Generator, u, v, max_u: int, max_v: int, count: int = 8) -> np.ndarray:
@@ -243,6 +244,12 @@ def _halve(maps: np.ndarray) -> np.ndarray:
     return maps.reshape(k, side // 2, 2, side // 2, 2, channels).mean(axis=(2, 4))
 
 
+def _quads(maps: np.ndarray) -> np.ndarray:
+    """Each texel of [K, S, S, 2] with its right, upper and upper right neighbour [K, S, S, 8]."""
+    right, up = np.roll(maps, -1, axis=2), np.roll(maps, -1, axis=1)
+    return np.concatenate([maps, right, up, np.roll(up, -1, axis=2)], axis=-1)
+
+
 @functools.cache
 def bank() -> Bank:
     """The bank, drawn once per process from a fixed seed."""
@@ -262,7 +269,7 @@ def bank() -> Bank:
         levels.append(_halve(levels[-1]))
     sizes = [x.size // 2 for x in levels]
     return Bank(
-        texels=np.concatenate([x.reshape(-1, 2) for x in levels]).astype(np.float32),
+        quads=np.concatenate([_quads(x).reshape(-1, 8) for x in levels]),
         offsets=np.cumsum([0, *sizes[:-1]]),
         names=names,
     )

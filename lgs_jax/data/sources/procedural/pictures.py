@@ -11,6 +11,11 @@ from lgs_jax.data.sources.procedural.tracing import Hits, Rays
 
 _THIN = 2.5  # solids narrower than this many pixels get extra samples wherever they may be
 
+_VISIBLE = 0.035  # display values; a weaker step needs no extra samples
+_ALL = slice(None)
+_LEFT, _RIGHT = (_ALL, _ALL, slice(None, -1)), (_ALL, _ALL, slice(1, None))
+_UPPER, _LOWER = (_ALL, slice(None, -1), _ALL), (_ALL, slice(1, None), _ALL)
+
 
 def _samples(supersample: int) -> np.ndarray:
     """Sample positions within a pixel [K, 2]: a sheared grid, K distinct rows and columns."""
@@ -51,15 +56,14 @@ def _coverage(scene: Scene, frames: np.ndarray, height: int, width: int):
     return mask, thin_pixels
 
 
-def _edges(code: np.ndarray) -> np.ndarray:
-    """Pixels [F, H, W] that differ from the one above, below, left or right of them."""
+def _edges(code: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """Pixels [F, H, W] whose code and colour [3, F, H, W] both differ from a neighbour's."""
     edges = np.zeros(code.shape, bool)
-    across = code[:, :, 1:] != code[:, :, :-1]
-    along = code[:, 1:] != code[:, :-1]
-    edges[:, :, 1:] |= across
-    edges[:, :, :-1] |= across
-    edges[:, 1:] |= along
-    edges[:, :-1] |= along
+    for a, b in ((_LEFT, _RIGHT), (_UPPER, _LOWER)):
+        change = np.abs(color[(_ALL, *a)] - color[(_ALL, *b)])
+        differ = (code[a] != code[b]) & (change.max(axis=0) > _VISIBLE)
+        edges[a] |= differ
+        edges[b] |= differ
     return edges
 
 
@@ -95,8 +99,9 @@ def render(
     rays, hits, mask, thin = primary_hits(scene, frames, height, width)
     color, reached = shading.shade(scene, rays, hits)
     if supersample > 1:
-        code = (2 * (8 * hits.surface + hits.face) + reached).reshape(-1, height, width)
-        edge = np.flatnonzero(_edges(code) | thin)
+        shape = (len(frames), height, width)
+        code = 2 * (8 * hits.surface + hits.face) + reached
+        edge = np.flatnonzero(_edges(code.reshape(shape), color.reshape(3, *shape)) | thin)
         offsets = _samples(supersample)
         frame, rest = np.divmod(edge, height * width)
         row, column = np.divmod(rest, width)
@@ -107,7 +112,7 @@ def render(
         rays = _rays(scene, frames, np.repeat(frame, count), u, v, height, width, pixel)
         near = mask.reshape(len(mask), -1)[:, edge].repeat(count, axis=1)
         samples, _ = shading.shade(scene, rays, tracing.trace(scene, rays, near))
-        color[edge] = samples.reshape(-1, count, 3).mean(axis=1)
+        color[:, edge] = samples.reshape(3, -1, count).mean(axis=2)
     color *= 255
     color += np.float32(0.5)
-    return color.astype(np.uint8).reshape(len(frames), height, width, 3)
+    return color.astype(np.uint8).T.reshape(len(frames), height, width, 3)

@@ -10,23 +10,28 @@ from lgs_jax.data.sources.procedural import patterns, tracing
 from lgs_jax.data.sources.procedural.scene import Scene
 from lgs_jax.data.sources.procedural.tracing import Hits, Rays
 
+_FLOOR = np.float32(0.03)  # metres below which things are part of the floor (rugs)
 _CORNER_REACH = np.float32(0.3)  # metres over which corners darken
 _CORNER_DEPTH = np.float32(0.45)
 _CONTACT_REACH = np.float32(0.16)
 _CONTACT_DEPTH = np.float32(0.55)
+# Display square = x / (_WHITE x + _KNEE) for linear x.
+_WHITE, _KNEE = np.float32(0.85), np.float32(0.45)
 
 
 def albedo(scene: Scene, hits: Hits, footprint: np.ndarray) -> np.ndarray:
-    """Linear reflectance of the hits [N, 3], averaged over `footprint` metres [N]."""
+    """Linear reflectance of the hits [3, N], averaged over `footprint` metres [N]."""
     solids = scene.solids
     s = hits.surface
-    weights = patterns.bank().lookup(
-        solids.pattern[s], hits.u, hits.v, footprint * solids.density[s]
+    first, second = patterns.bank().lookup(
+        solids.pattern.take(s), hits.u, hits.v, footprint * solids.density.take(s)
     )
-    colors = solids.colors[s]
-    color = colors[:, 0] + weights[:, :1] * colors[:, 1]
-    color += weights[:, 1:] * (colors[:, 2] - color)
-    return color
+    base, change, over = (colors.take(s, axis=1) for colors in solids.colors)
+    base += first * change
+    over -= base
+    over *= second
+    base += over
+    return base
 
 
 def _corner_occlusion(scene: Scene, hits: Hits) -> np.ndarray:
@@ -44,7 +49,7 @@ def _corner_occlusion(scene: Scene, hits: Hits) -> np.ndarray:
 
 def _contact_occlusion(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
     """Which hits lie on the floor [M], and how much of their light things beside hide [M]."""
-    floor = np.flatnonzero(hits.surface == scene.solids.count + 4)
+    floor = np.flatnonzero((hits.points[2] < _FLOOR) & (hits.normals[2] > np.float32(0.9)))
     if not scene.contacts.size:
         return floor, np.zeros(floor.size, np.float32)
     x, y, cos, sin, half_x, half_y = scene.contacts.T[..., None]
@@ -57,39 +62,41 @@ def _contact_occlusion(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray
 
 
 def _irradiance(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
-    """Light on the hits [N, 3] over pi, and where the lamp is cut off [N] bool."""
+    """Light on the hits [3, N] over pi, and where the lamp shines [N] bool."""
     lights = scene.lights
     towards = np.array(lights.lamp_position, np.float32)[:, None] - hits.points
-    square = (towards * towards).sum(axis=0)
-    facing = (towards * hits.normals).sum(axis=0) / np.sqrt(square)
+    square = np.einsum("in,in->n", towards, towards)
+    facing = np.einsum("in,in->n", towards, hits.normals) / np.sqrt(square)
     front = np.flatnonzero(facing > 0)
     reached = np.zeros(facing.size, bool)
-    reached[front] = tracing.lit(scene, hits.points[:, front], hits.normals[:, front])
+    reached[front] = tracing.lit(
+        scene, hits.points.take(front, axis=1), hits.normals.take(front, axis=1)
+    )
     # A lamp of some size: the inverse-square law, flattened near it.
     reach = np.float32(lights.lamp_reach**2)
-    lamp = np.where(reached, facing, 0) * (2 * reach / (square + reach))
-    fill = np.float32(0.6) * (np.array(lights.fill_direction, np.float32) @ hits.normals)
-    fill = np.maximum(fill + np.float32(0.4), 0)
-    up = np.float32(0.5) + np.float32(0.5) * hits.normals[2]
-    above, below = np.array(lights.ambient_up), np.array(lights.ambient_down)
     open_share = 1 - _CORNER_DEPTH * _corner_occlusion(scene, hits)
     floor, contact = _contact_occlusion(scene, hits)
     open_share[floor] *= 1 - _CONTACT_DEPTH * contact
-    basis = np.stack([lamp, fill * open_share, up * open_share, (1 - up) * open_share], axis=1)
-    table = np.stack([lights.lamp, lights.fill, above, below]).astype(np.float32)
-    return basis @ table, reached
+    basis = np.empty((4, facing.size), np.float32)
+    basis[0] = facing * reached * (2 * reach / (square + reach))
+    fill = np.array(lights.fill_direction, np.float32) @ hits.normals
+    basis[1] = np.maximum(np.float32(0.6) * fill + np.float32(0.4), 0) * open_share
+    basis[3] = (np.float32(0.5) - np.float32(0.5) * hits.normals[2]) * open_share
+    basis[2] = open_share - basis[3]
+    table = np.array([lights.lamp, lights.fill, lights.ambient_up, lights.ambient_down], np.float32)
+    return table.T @ basis, reached
 
 
 def shade(scene: Scene, rays: Rays, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
-    """Display colours [N, 3] in [0, 1], and whether the lamp reaches each hit [N]."""
+    """Display colours [3, N] in [0, 1], and whether the lamp reaches each hit [N]."""
     cosine = np.abs(np.einsum("in,in->n", hits.normals, rays.directions))
     length = np.sqrt(np.einsum("in,in->n", rays.directions, rays.directions))
     # A slanted footprint is an ellipse; the square root lies between its two axes.
     slant = np.sqrt(length / np.maximum(cosine, np.float32(0.05)))
     color = albedo(scene, hits, hits.depth * np.float32(rays.pixel) * slant)
     light, reached = _irradiance(scene, hits)
-    emission = scene.solids.emission[hits.surface][:, None]
-    radiance = color * (light + emission * (np.float32(1.2) - light))
-    return np.sqrt(radiance * (np.float32(1.15) / (radiance + np.float32(0.55)))).clip(
-        0, 1
-    ), reached
+    emission = scene.solids.emission.take(hits.surface)
+    light += emission * (np.float32(1.2) - light)
+    color *= light
+    color /= color * _WHITE + _KNEE
+    return np.minimum(np.sqrt(color, out=color), 1), reached

@@ -91,19 +91,23 @@ class PackedSolids:
     Attributes:
       ends: number of solids whose kind is at most BOX, ELLIPSOID, FRUSTUM (3 ints).
       linear, shift: unit frame = linear @ world + shift, [P, 3, 3] and [P, 3].
+      axes: own axes in the world [3, 3 P]; column 3 p + k is axis k of solid p.
+      inverse_half: 1 / half sizes [3, P].
       corners: corners of the bounding boxes in the world [P, 8, 3].
       radii: radius a + b * z of a frustum, [2, P] as (a, b).
       uv_scale, uv_shift: pattern units per unit of the own frame, and offset [3, S].
       around: repetitions around the axis of round solids [S].
       density: pattern units per metre; of a thin fitted box, on its large faces [S].
       pattern: [S] int64.
-      colors: c0, c1 - c0, c2 of each surface [S, 3, 3].
+      colors: c0, c1 - c0, c2 of each surface [3, 3, S]: which, RGB, surface.
       emission: [S].
     """
 
     ends: tuple[int, int, int]
     linear: np.ndarray
     shift: np.ndarray
+    axes: np.ndarray
+    inverse_half: np.ndarray
     corners: np.ndarray
     radii: np.ndarray
     uv_scale: np.ndarray
@@ -168,6 +172,8 @@ def pack(solids: Sequence[Solid], room_size: Triple, faces: Sequence[Material]) 
         ends=tuple(int((kinds <= kind).sum()) for kind in (BOX, ELLIPSOID, FRUSTUM)),
         linear=linear,
         shift=-(linear.astype(np.float64) @ center)[..., 0].astype(np.float32),
+        axes=rotation.transpose(1, 0, 2).reshape(3, -1).astype(np.float32),
+        inverse_half=(1 / half.T).astype(np.float32),
         corners=(rotation[:, None] @ (_UNIT_CORNERS * half[:, None])[..., None] + center[:, None])[
             ..., 0
         ].astype(np.float32),
@@ -177,6 +183,6 @@ def pack(solids: Sequence[Solid], room_size: Triple, faces: Sequence[Material]) 
         around=np.maximum(around, 1.0).astype(np.float32),
         density=np.median(uv_scale / reach, axis=1).astype(np.float32),
         pattern=np.array([m.pattern for m in materials]),
-        colors=colors.astype(np.float32),
+        colors=np.ascontiguousarray(colors.transpose(1, 2, 0)).astype(np.float32),
         emission=np.array([m.emission for m in materials], np.float32),
     )

@@ -6,12 +6,13 @@ Letters: F frames, P solids, N rays, Q pairs.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
 from lgs_jax.data.sources.procedural import intersection
 from lgs_jax.data.sources.procedural.scene import Scene
-from lgs_jax.data.sources.procedural.solids import BOX, ELLIPSOID, FRUSTUM, PackedSolids
+from lgs_jax.data.sources.procedural.solids import PackedSolids
 
 _NEAR = np.float32(0.05)
 _LIFT = np.float32(2e-3)  # metres by which shadow rays start above the surface
@@ -87,9 +88,12 @@ def _pairs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _enter_pairs(
-    solids: PackedSolids, mask: np.ndarray, origin: np.ndarray, directions: np.ndarray
+    solids: PackedSolids,
+    mask: np.ndarray,
+    origin: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    directions: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Intersects the pairs of mask [P, N]; origin [F, 3, P] or [3, P] in own frames.
+    """Intersects the pairs of mask [P, N]; origin(solid, ray) gives their own origins [3, Q].
 
     Returns:
       Solid and ray of each pair [Q], entry t [Q], own origins and own directions [3, Q].
@@ -107,35 +111,34 @@ def _enter_pairs(
     return solid, ray, t, o, d
 
 
-def _room_hits(scene: Scene, rays: Rays) -> tuple[np.ndarray, np.ndarray]:
-    """Depth at which the rays leave the room [N] and through which face [N]."""
+def _room_hits(scene: Scene, rays: Rays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Depth at which the rays leave the room [N], across which axis [N], and to which side [N]."""
     x, y, z = scene.room_size
-    half = np.array([x / 2, y / 2, z / 2], np.float32)
-    offset = (np.array([0, 0, z / 2], np.float32) - rays.origins).T[:, rays.frame]
+    half = np.array([[x / 2], [y / 2], [z / 2]], np.float32)
+    offset = np.array([[0], [0], [z / 2]], np.float32) - rays.origins.T
     d = intersection.nonzero(rays.directions)
-    t = (np.copysign(half[:, None], d) + offset) / d
-    axis = t.argmin(axis=0)
-    depth = np.minimum(np.minimum(t[0], t[1]), t[2])
-    positive = d.ravel().take(axis * d.shape[1] + np.arange(d.shape[1])) > 0
-    return depth, 2 * axis + positive
+    t = (np.copysign(half, d) + offset.take(rays.frame, axis=1)) / d
+    near = t[1] < t[0]
+    depth = np.where(near, t[1], t[0])
+    axis = np.where(t[2] < depth, 2, near.astype(np.intp))
+    return np.minimum(depth, t[2]), axis, (intersection.pick(axis, d) > 0).astype(np.intp)
 
 
-def _room_surface(scene: Scene, points: np.ndarray, face: np.ndarray):
-    """Normals into the room [3, N], texture axes [2, N] and own coordinates [2, N]."""
-    x, y, z = scene.room_size
-    own = points - np.array([[0], [0], [z / 2]], np.float32)
-    own /= np.array([[x / 2], [y / 2], [z / 2]], np.float32)
-    across = face >> 1
-    axes = np.stack([(across == 0).astype(np.int64), 2 - (across == 2)])
-    return -intersection.FACE_NORMALS[:, face], axes, np.take_along_axis(own, axes, axis=0)
+def _room_uv(scene: Scene, points: np.ndarray, axis: np.ndarray, face: np.ndarray) -> np.ndarray:
+    """Pattern coordinates [2, N] of points on the faces of the room."""
+    solids = scene.solids
+    u, v = intersection.face_coordinates(axis, points)
+    density = solids.density[solids.count :]
+    u_shift, v_shift, _ = solids.uv_shift[:, solids.count :]
+    return np.stack([u, v]) * density.take(face) + np.stack([u_shift, v_shift]).take(face, axis=1)
 
 
 def trace(scene: Scene, rays: Rays, mask: np.ndarray) -> Hits:
     """Nearest hits of the rays; mask [P, N] says which solids each ray may meet."""
     solids = scene.solids
-    depth, room_face = _room_hits(scene, rays)
+    depth, axis, high = _room_hits(scene, rays)
     own = np.einsum("pij,fj->ipf", solids.linear, rays.origins) + solids.shift.T[..., None]
-    own = own.reshape(3, -1).astype(np.float32)
+    own = own.reshape(3, -1)
     frames = len(rays.origins)
     solid, ray, t, o, d = _enter_pairs(
         solids,
@@ -143,52 +146,62 @@ def trace(scene: Scene, rays: Rays, mask: np.ndarray) -> Hits:
         lambda solid, ray: own.take(solid * frames + rays.frame.take(ray), axis=1),
         rays.directions,
     )
-    nearest = depth.copy()
-    np.minimum.at(nearest, ray, t)
-    won = np.flatnonzero(t == nearest.take(ray))
-    surface = solids.count + room_face
-    surface[ray[won]] = solid[won]
-    pair = np.full(nearest.size, -1)
-    pair[ray[won]] = won
-    points = rays.origins.T[:, rays.frame] + nearest * rays.directions
-    return _describe(scene, nearest, surface, points, pair, solid, (o, d, t))
-
-
-def _describe(scene, depth, surface, points, pair, solid, own) -> Hits:
-    """Faces, normals and texture coordinates of the hits; `pair` is -1 on the room."""
-    solids = scene.solids
-    o, d, t = own
-    face = np.zeros(depth.size, np.int64)
-    normals = np.empty_like(points)
-    uv = np.empty((2, depth.size), np.float32)
-    walls = np.flatnonzero(pair < 0)
-    face_of_room = surface[walls] - solids.count
-    normals[:, walls], axes, along = _room_surface(scene, points[:, walls], face_of_room)
-    uv[:, walls] = _texture_coordinates(solids, surface[walls], axes, along)
-    begin = 0
-    for kind, end in zip((BOX, ELLIPSOID, FRUSTUM), solids.ends):
-        hit = np.flatnonzero((surface >= begin) & (surface < end))
-        begin = end
-        if not hit.size:
-            continue
-        which = pair[hit]
-        p = o[:, which] + t[which] * d[:, which]
-        s = solid[which]
-        face[hit], normal, axes, along = intersection.surface(kind, p, solids.radii[:, s])
-        linear = solids.linear[s]
-        normal = np.einsum("nji,jn->in", linear, normal)
-        normals[:, hit] = normal / np.sqrt((normal * normal).sum(axis=0))
-        uv[:, hit] = _texture_coordinates(solids, s, axes, along)
+    np.minimum.at(depth, ray, t)
+    won = np.flatnonzero(t == depth.take(ray))
+    ray, solid = ray.take(won), solid.take(won)
+    points = rays.origins.T.take(rays.frame, axis=1) + depth * rays.directions
+    face = 2 * axis + high
+    surface = solids.count + face
+    inward = np.float32(1 - 2 * high)
+    normals = np.stack([np.where(axis == k, inward, np.float32(0)) for k in range(3)])
+    uv = _room_uv(scene, points, axis, face)
+    own_points = o.take(won, axis=1) + t.take(won) * d.take(won, axis=1)
+    surface[ray] = solid
+    face[ray], normals_there, uv_there = _describe(solids, solid, own_points)
+    for row, there in zip((*normals, *uv), (*normals_there, *uv_there)):
+        row[ray] = there
     return Hits(depth, surface, face, points, normals, uv[0], uv[1])
 
 
-def _texture_coordinates(solids: PackedSolids, surface, axes, along) -> np.ndarray:
-    """Pattern coordinates [2, N]: own coordinates times scale plus offset, or turns around."""
-    straight = np.minimum(axes, 2)
+def _describe(
+    solids: PackedSolids, solid: np.ndarray, p: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Faces [N], unit normals [3, N] and pattern coordinates [2, N] at own points p [3, N].
+
+    `solid` [N] ascends, so the kinds follow one another.
+    """
+    boxes, ellipsoids = np.searchsorted(solid, solids.ends[:2])
     number = solids.pattern.size
-    flat = straight * number + surface
-    straight_uv = along * solids.uv_scale.ravel()[flat] + solids.uv_shift.ravel()[flat]
-    return np.where(axes == 3, along * solids.around[surface], straight_uv)
+    scale, shift = solids.uv_scale.ravel(), solids.uv_shift.ravel()
+
+    s, q = solid[:boxes], p[:, :boxes]
+    axis = intersection.box_axis(q)
+    high = intersection.pick(axis, q) > 0
+    normal = solids.axes.take(3 * s + axis, axis=1) * (2 * high - 1).astype(np.float32)
+    u, v = intersection.face_coordinates(axis, q)
+    row_u, row_v = s + number * (axis == 0), s + number * (2 - (axis == 2))
+    u = u * scale.take(row_u) + shift.take(row_u)
+    v = v * scale.take(row_v) + shift.take(row_v)
+
+    s, q = solid[boxes:], p[:, boxes:]
+    face, own_normal = intersection.frustum_surface(q, solids.radii.take(s, axis=1))
+    round_ = ellipsoids - boxes
+    face[:round_] = 0
+    own_normal[:, :round_] = q[:, :round_]
+    own_normal = own_normal * solids.inverse_half.take(s, axis=1)
+    turned = sum(own_normal[k] * solids.axes.take(3 * s + k, axis=1) for k in range(3))
+    turned /= np.sqrt((turned * turned).sum(axis=0))
+    row_u, row_v = s, s + number * np.where(face > 0, 1, 2)
+    flat_u = q[0] * scale.take(row_u) + shift.take(row_u)
+    around = intersection.turn(q) * solids.around.take(s)
+    flat_v = np.where(face > 0, q[1], q[2]) * scale.take(row_v) + shift.take(row_v)
+    return (
+        np.concatenate([2 * axis + high, face]),
+        np.concatenate([normal, turned], axis=1),
+        np.stack(
+            [np.concatenate([u, np.where(face > 0, flat_u, around)]), np.concatenate([v, flat_v])]
+        ),
+    )
 
 
 def lit(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
