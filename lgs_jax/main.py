@@ -4,25 +4,21 @@ Any value of the configuration can be given: `--config.training.num_steps=2000`.
 continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status 75.
 """
 
-import functools
 import pathlib
 import sys
-from typing import Any
 
 import jax
 from absl import app, flags
 from ml_collections import config_flags
 
 from lgs_jax import settings, tasks
-from lgs_jax.data import pipeline
+from lgs_jax.data import pipeline, report
 from lgs_jax.inference import visuals
 from lgs_jax.training import compilation_cache, loop, preemption
 from lgs_jax.training import settings as training_settings
 
 # New keys are let through here; the settings classes refuse unknown ones and know the defaults.
-CONFIG = config_flags.DEFINE_config_file(
-    "config", help_string="file.py[:variant]", lock_config=False, accept_new_attributes=True
-)
+CONFIG = config_flags.DEFINE_config_file("config", lock_config=False, accept_new_attributes=True)
 WORKDIR = flags.DEFINE_string("workdir", "", "Where to write; default: runs/<config>[-variant].")
 DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes of this job.")
 
@@ -30,20 +26,17 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes 
 def main(argv: list[str]) -> None:
     """Runs one training; no traceback where the message says all."""
     if CONFIG.value is None or argv[1:]:
-        sys.exit(
-            f"error: {f'unknown argument {argv[1]}' if argv[1:] else 'no --config'}\n{__doc__}"
-        )
+        sys.exit(f"{'unknown argument ' + argv[1] if argv[1:] else 'no --config'}\n{__doc__}")
     stop = preemption.StopSignal().install()
     try:
         run(CONFIG.value.to_dict(), WORKDIR.value or default_workdir(), stop)
-    except preemption.Preempted as stopped:
-        print(stopped, flush=True)
+    except preemption.Preempted:
         sys.exit(preemption.EXIT_STATUS)
-    except (settings.SettingsError, *loop.ERRORS) as error:
+    except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
         sys.exit(f"error: {error}")
 
 
-def run(config: dict[str, Any], workdir: str, stop: preemption.StopSignal) -> dict[str, Any]:
+def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     """Checks the configuration, joins the job, then trains."""
     train = training_settings.from_config(config)
     data = settings.build(pipeline.DataSettings, config["data"], "config.data")
@@ -51,23 +44,17 @@ def run(config: dict[str, Any], workdir: str, stop: preemption.StopSignal) -> di
         jax.distributed.initialize()
     print(compilation_cache.enable(), flush=True)
     task = tasks.make_task(config["task"], config)
-    host = {"host_index": jax.process_index(), "host_count": jax.process_count()}
-    training = functools.partial(
-        pipeline.train_batches, pipeline.make_source(data, "train"), data, seed=train.seed, **host
-    )
-    evaluation = functools.partial(
-        pipeline.eval_batches,
-        pipeline.make_source(data, "eval"),
-        data,
-        num_scenes=train.eval_scenes,
-    )
-    return loop.train(
+    source, held_out = (pipeline.make_source(data, split) for split in ("train", "eval"))
+    batches = {"seed": train.seed, "batch_size": train.batch_size}
+    batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
+    held = {"batch_size": train.evaluation_batch_size, "num_scenes": train.eval_scenes}
+    loop.train(
         task,
         train,
         workdir=workdir,
         config_json=config,
-        train_batches=lambda step: training(batch_size=train.batch_size, start_step=step),
-        eval_batches=lambda: evaluation(batch_size=train.eval_batch_size or train.batch_size),
+        train_batches=lambda s: pipeline.train_batches(source, data, start_step=s, **batches),
+        eval_batches=lambda: pipeline.eval_batches(held_out, data, **held),
         write_visuals=visuals.write_visuals,
         stop=stop,
     )

@@ -37,6 +37,7 @@ class Report:
       source: what was scanned, for the reader.
       scenes_found, frames_found: before the checks.
       scenes_kept, frames_kept: what the source serves.
+      frames_listed: frames left out because the user listed them (`drop_frames`).
       findings: what was left out, in the order of the scan.
     """
 
@@ -45,6 +46,7 @@ class Report:
     frames_found: int = 0
     scenes_kept: int = 0
     frames_kept: int = 0
+    frames_listed: int = 0
     findings: list[Finding] = dataclasses.field(default_factory=list)
 
     @property
@@ -63,10 +65,12 @@ class Report:
             f"{self.source}: {self.scenes_kept} of {self.scenes_found} scenes, "
             f"{self.frames_kept} of {self.frames_found} frames"
         ]
+        if self.frames_listed:
+            lines.append(f"left out as listed in drop_frames: {self.frames_listed} frames")
         ordered = self.bad_scenes + self.bad_frames
         if ordered:
             lines.append(
-                f"left out: {len(self.bad_scenes)} scenes and {len(self.bad_frames)} frames"
+                f"left out as bad: {len(self.bad_scenes)} scenes and {len(self.bad_frames)} frames"
             )
         lines += [f"  {finding}" for finding in ordered[:limit]]
         if len(ordered) > limit:

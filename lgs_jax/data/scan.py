@@ -119,27 +119,24 @@ class ScannedSource:
         self.report = Report(reader.name, scenes_found=len(keys))
         self._examples: list[Example] = []
         with futures.ThreadPoolExecutor(_SCAN_THREADS) as pool:
-            for found, findings, example in pool.map(
-                lambda key: examine(reader, key, options), keys
-            ):
-                self._add(found, findings, example, options.on_bad)
+            for result in pool.map(lambda key: examine(reader, key, options), keys):
+                self._add(result, options.on_bad)
         if not self._examples:
             raise DataError(
                 f"no usable scene is left.\n{self.report.summary()}\n"
                 "fix the data, or lower what is asked of a scene"
             )
 
-    def _add(
-        self, found: int, findings: list[Finding], example: Example | None, on_bad: str
-    ) -> None:
-        if findings and on_bad == "error":
-            raise DataError(f"{findings[0]} (on_bad='skip' would leave it out)")
-        self.report.frames_found += found
-        self.report.findings += findings
-        if example is not None:
-            self._examples.append(example)
+    def _add(self, result: "Examined", on_bad: str) -> None:
+        if result.findings and on_bad == "error":
+            raise DataError(f"{result.findings[0]} (on_bad='skip' would leave it out)")
+        self.report.frames_found += result.found
+        self.report.frames_listed += result.listed
+        self.report.findings += result.findings
+        if result.example is not None:
+            self._examples.append(result.example)
             self.report.scenes_kept += 1
-            self.report.frames_kept += len(example)
+            self.report.frames_kept += len(result.example)
 
     def __len__(self) -> int:
         return len(self._examples)
@@ -148,23 +145,35 @@ class ScannedSource:
         return self._examples[index]
 
 
-def examine(
-    reader: Reader, key: str, options: ScanOptions
-) -> tuple[int, list[Finding], Example | None]:
-    """Parses and checks one scene: frames found, what was left out, and the scene if any is left.
+@dataclasses.dataclass(frozen=True)
+class Examined:
+    """One scene after the checks; `example` is None if it cannot be used.
 
-    Frames that `drop_frames` lists are left out without a finding.
+    Attributes:
+      found: frames that the cameras list.
+      listed: frames left out because the user listed them.
+      findings: frames left out because they are bad, and the scene itself if it is.
+      example: what is left.
     """
+
+    found: int
+    listed: int
+    findings: list[Finding]
+    example: Example | None
+
+
+def examine(reader: Reader, key: str, options: ScanOptions) -> Examined:
+    """Parses and checks one scene."""
     try:
         scene = reader.read(key)
     except DataError as error:
-        return 0, [Finding(key, str(error))], None
+        return Examined(0, 0, [Finding(key, str(error))], None)
     found = len(scene.frames) + len(scene.faults)
     findings = [Finding(key, reason, name) for name, reason in scene.faults]
+    dropped = _dropped(key, options.drop_frames)
+    frames = [frame for frame in scene.frames if frame.name not in dropped]
     kept, files = [], []
-    for frame, pose_fault in zip(scene.frames, _pose_faults(scene.frames), strict=True):
-        if frame.name in _dropped(key, options.drop_frames):
-            continue
+    for frame, pose_fault in zip(frames, _pose_faults(frames), strict=True):
         try:
             if pose_fault:
                 raise DataError(pose_fault)
@@ -175,13 +184,15 @@ def examine(
             continue
         kept.append(frame)
         files.append(file)
+    example = None
     fault = _count_fault(found, len(kept), options.min_frames)
     if not fault:
         example = _example(key, scene, kept, files, options.read)
         fault = _scene_fault(scene, example, options)
     if fault:
-        return found, [*findings, Finding(key, fault)], None
-    return found, findings, example
+        findings.append(Finding(key, fault))
+        example = None
+    return Examined(found, len(scene.frames) - len(frames), findings, example)
 
 
 def _pose_faults(frames: Sequence[RawFrame]) -> list[str]:

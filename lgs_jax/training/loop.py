@@ -13,7 +13,7 @@ import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 
@@ -114,7 +114,7 @@ class _Loop:
                 pending = self._write(pending)
                 self._save(done + 1, state, wait=leave)
             if leave:
-                raise preemption.Preempted(self._farewell(done + 1))
+                self._leave(done + 1)
             if done + 1 < settings.num_steps:
                 batch = self._next_batch(batches)
         self._write(pending)
@@ -210,7 +210,7 @@ class _Loop:
         )
         if metrics is None:
             self._save(done, state, wait=True)
-            raise preemption.Preempted(self._farewell(done))
+            self._leave(done)
         values = self.log.write("eval", done, metrics)
         seconds = time.monotonic() - began
         self.throughput.paused(seconds)
@@ -221,11 +221,13 @@ class _Loop:
         """Wall time of the run, that before restarts included."""
         return self.run.seconds_before + time.monotonic() - self.began
 
-    def _farewell(self, done: int) -> str:
-        return (
+    def _leave(self, done: int) -> NoReturn:
+        text = (
             f"{self.stop.reason or 'another process was asked to stop'}: stopped at step {done} of "
             f"{self.settings.num_steps}, saved in {self.run.workdir}; the same command continues it"
         )
+        self.log.say(text)
+        raise preemption.Preempted(text)
 
     def _results(self) -> dict[str, Any]:
         steps = self.settings.num_steps

@@ -70,6 +70,11 @@ class TrainSettings:
         if self.batch_size % self.accumulate_steps:
             raise ValueError(f"{self.batch_size=} must be a multiple of {self.accumulate_steps=}")
 
+    @property
+    def evaluation_batch_size(self) -> int:
+        """Scenes per batch of an evaluation."""
+        return self.eval_batch_size or self.batch_size
+
 
 # The groups of a configuration; the tasks read those that the trainer does not.
 GROUPS = ("task", "seed", "data", "model", "loss", "metrics", "optimizer", "training", "mesh")

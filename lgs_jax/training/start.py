@@ -63,8 +63,7 @@ def open_run(
         stack.enter_context(workdir.lock(folder))
     mesh = meshes.make(settings.mesh)
     meshes.check_batch_size(mesh, settings.batch_size, settings.accumulate_steps)
-    if settings.eval_batch_size:
-        meshes.check_batch_size(mesh, settings.eval_batch_size)
+    meshes.check_batch_size(mesh, settings.evaluation_batch_size)
     stack.enter_context(jax.set_mesh(mesh))
 
     saved = folder / workdir.CHECKPOINTS

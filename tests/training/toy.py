@@ -121,7 +121,7 @@ def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None):
         workdir=workdir,
         config_json=config or {"training": dict(options)},
         train_batches=train_batches(size, seconds),
-        eval_batches=eval_batches(train_settings.eval_batch_size or size),
+        eval_batches=eval_batches(train_settings.evaluation_batch_size),
         write_visuals=write_visuals,
         stop=stop,
     )
@@ -132,8 +132,7 @@ def main():
     stop = preemption.StopSignal().install()
     try:
         train(workdir, options, seconds=float(sys.argv[3]) if sys.argv[3:] else 0.0, stop=stop)
-    except preemption.Preempted as stopped:
-        print(stopped)
+    except preemption.Preempted:
         sys.exit(preemption.EXIT_STATUS)
 
 

@@ -181,10 +181,10 @@ def _skirting(rng: random.Random, size: Triple) -> list[Solid]:
 def _lights(rng: random.Random, lamp: Triple, reach: float) -> Lights:
     """Warm to cool light that adds up to about the same level everywhere."""
     warm = rng.uniform(-0.5, 1.0)
-    level = rng.uniform(0.45, 0.75)
+    level = rng.uniform(0.7, 1.05)
     azimuth, rise = rng.uniform(0, 2 * math.pi), rng.uniform(0.1, 0.6)
     flat = math.sqrt(1 - rise * rise)
-    share = rng.uniform(0.3, 0.42)
+    share = rng.uniform(0.17, 0.26)
 
     def color(amount: float, warmth: float) -> tuple[float, float, float]:
         return (amount * (1 + 0.1 * warmth), amount, amount * (1 - 0.16 * warmth))
@@ -194,7 +194,7 @@ def _lights(rng: random.Random, lamp: Triple, reach: float) -> Lights:
         lamp=color(level, warm),
         lamp_reach=reach,
         fill_direction=(flat * math.cos(azimuth), flat * math.sin(azimuth), rise),
-        fill=color(rng.uniform(0.15, 0.35), -warm),
+        fill=color(rng.uniform(0.12, 0.35), -warm),
         ambient_up=color(1.15 * share, 0.3 * warm),
         ambient_down=color(0.8 * share, 0.5 * warm),
     )

@@ -14,8 +14,23 @@ def tone(hue: float, saturation: float, value: float) -> Color:
     return red * red, green * green, blue * blue
 
 
+# Stretches of the hue circle with how often they occur: warm tones and blues lead indoors.
+_HUES = ((0.0, 0.15, 0.46), (0.2, 0.45, 0.2), (0.5, 0.66, 0.24), (0.7, 1.0, 0.1))
+
+
+def _any_hue(rng: random.Random) -> float:
+    draw = rng.random()
+    for low, high, share in _HUES:
+        if draw < share:
+            break
+        draw -= share
+    return rng.uniform(low, high)
+
+
 def _between(rng: random.Random, hue, saturation, value) -> tuple[float, float, float]:
-    return rng.uniform(*hue), rng.uniform(*saturation), rng.uniform(*value)
+    """A base colour (HSV) between the given pairs; hue None takes any."""
+    chosen = _any_hue(rng) if hue is None else rng.uniform(*hue)
+    return chosen, rng.uniform(*saturation), rng.uniform(*value)
 
 
 def _variant(rng: random.Random, family: str) -> int:
@@ -49,13 +64,13 @@ def make(
 
 def paint(rng: random.Random) -> Material:
     """A plain paint of any hue."""
-    base = _between(rng, (0, 1), (0.15, 0.7), (0.45, 0.9))
+    base = _between(rng, None, (0.15, 0.7), (0.45, 0.9))
     return make(rng, ["plain"], base, contrast=0.12, tile=0.8)
 
 
 def vivid(rng: random.Random) -> Material:
     """A saturated paint or a bold pattern, for toys and objects."""
-    base = _between(rng, (0, 1), (0.45, 0.8), (0.55, 0.9))
+    base = _between(rng, None, (0.45, 0.8), (0.55, 0.9))
     families = ["plain", "plain", "stripes", "checker", "dots", "mottle", "diamonds"]
     return make(rng, families, base, contrast=0.3, tile=rng.uniform(0.4, 0.8))
 
@@ -64,13 +79,13 @@ def wood(rng: random.Random) -> Material:
     """Light to dark wood, now and then painted white."""
     if rng.random() < 0.2:
         return make(rng, ["plain"], (0.1, 0.08, rng.uniform(0.8, 0.95)), contrast=0.1)
-    base = _between(rng, (0.05, 0.1), (0.35, 0.65), (0.35, 0.8))
+    base = _between(rng, (0.05, 0.1), (0.35, 0.65), (0.25, 0.8))
     return make(rng, ["wood", "wood", "plain"], base, contrast=0.16, tile=0.7)
 
 
 def fabric(rng: random.Random) -> Material:
     """Upholstery, blankets and curtains."""
-    base = _between(rng, (0, 1), (0.15, 0.65), (0.4, 0.9))
+    base = _between(rng, None, (0.15, 0.65), (0.3, 0.9))
     families = ["plain", "plain", "mottle", "stripes", "plaid", "checker", "dots", "diamonds"]
     return make(rng, families, base, contrast=0.22, tile=rng.uniform(0.5, 0.9))
 
@@ -82,7 +97,7 @@ def white(rng: random.Random) -> Material:
 
 def dark(rng: random.Random) -> Material:
     """Metal, rubber and screens."""
-    base = _between(rng, (0, 1), (0.05, 0.25), (0.15, 0.35))
+    base = _between(rng, None, (0.05, 0.25), (0.15, 0.35))
     return make(rng, ["plain", "mottle"], base, contrast=0.1, tile=0.6)
 
 
@@ -94,7 +109,7 @@ def leaves(rng: random.Random) -> Material:
 
 def pot(rng: random.Random) -> Material:
     """Glazed or plain pottery."""
-    base = _between(rng, (0, 1), (0.2, 0.6), (0.45, 0.9))
+    base = _between(rng, None, (0.2, 0.6), (0.45, 0.9))
     if rng.random() < 0.4:
         base = _between(rng, (0.02, 0.07), (0.45, 0.7), (0.5, 0.75))
     return make(rng, ["plain", "plain", "stripes", "dots"], base, contrast=0.25, tile=0.35)
@@ -108,7 +123,7 @@ def glow(rng: random.Random) -> Material:
 
 def picture(rng: random.Random) -> Material:
     """A painting or poster of three loosely related colours."""
-    hue = rng.random()
+    hue = _any_hue(rng)
     colors = tuple(
         tone(hue + shift + rng.uniform(-0.08, 0.08), rng.uniform(0.3, 0.75), rng.uniform(*value))
         for shift, value in ((0.0, (0.7, 0.95)), (0.12, (0.4, 0.8)), (0.5, (0.25, 0.7)))
@@ -126,7 +141,7 @@ def view(rng: random.Random) -> Material:
 
 def fitted(rng: random.Random, family: str, body: Material) -> Material:
     """A front (doors, drawers, books) in the colours of a piece's body."""
-    hue = rng.random()
+    hue = _any_hue(rng)
     if family == "books":
         first = tone(hue, rng.uniform(0.3, 0.7), rng.uniform(0.5, 0.9))
         second = tone(hue + rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.6), rng.uniform(0.4, 0.9))
@@ -139,7 +154,7 @@ def fitted(rng: random.Random, family: str, body: Material) -> Material:
 
 def rug(rng: random.Random) -> Material:
     """A rug with a border and a motif."""
-    hue = rng.random()
+    hue = _any_hue(rng)
     return Material(
         _variant(rng, "rug"),
         (
@@ -152,27 +167,29 @@ def rug(rng: random.Random) -> Material:
 
 def wall(rng: random.Random) -> Material:
     """Wall paint, wallpaper, bricks or tiles; mostly light and pale."""
-    base = _between(rng, (0, 1), (0.05, 0.4), (0.68, 0.95))
+    base = _between(rng, None, (0.05, 0.45), (0.55, 0.97))
     if rng.random() < 0.45:
-        base = _between(rng, (0.06, 0.16), (0.05, 0.3), (0.75, 0.95))
+        base = _between(rng, (0.06, 0.16), (0.05, 0.3), (0.75, 0.98))
     families = ["plain", "plain", "mottle", "stripes", "stripes", "diamonds", "plaid"]
     if rng.random() < 0.16:
         base = _between(rng, (0.01, 0.09), (0.2, 0.5), (0.6, 0.85))
         return make(rng, ["bricks"], base, contrast=0.14, tile=rng.uniform(1.2, 1.8))
-    return make(rng, families, base, contrast=rng.uniform(0.08, 0.16), tile=rng.uniform(1.0, 1.8))
+    return make(rng, families, base, contrast=rng.uniform(0.08, 0.2), tile=rng.uniform(1.0, 1.8))
 
 
 def floor(rng: random.Random) -> Material:
     """Planks, tiles, marble or carpet."""
     draw = rng.random()
     if draw < 0.45:
-        base = _between(rng, (0.05, 0.1), (0.3, 0.6), (0.5, 0.85))
-        return make(rng, ["planks"], base, contrast=0.22, tile=rng.uniform(1.4, 2.2))
+        base = _between(rng, (0.05, 0.1), (0.3, 0.65), (0.35, 0.85))
+        return make(rng, ["planks"], base, contrast=0.24, tile=rng.uniform(1.4, 2.2))
     if draw < 0.7:
-        base = _between(rng, (0, 1), (0.05, 0.3), (0.6, 0.9))
+        base = _between(rng, None, (0.05, 0.3), (0.6, 0.9))
         families = ["tiles", "tiles", "checker", "marble"]
-        return make(rng, families, base, contrast=0.2, tile=rng.uniform(1.2, 2.0))
-    base = _between(rng, (0, 1), (0.15, 0.5), (0.45, 0.75))
+        return make(
+            rng, families, base, contrast=rng.uniform(0.15, 0.4), tile=rng.uniform(1.2, 2.0)
+        )
+    base = _between(rng, None, (0.15, 0.55), (0.3, 0.75))
     families = ["mottle", "plain", "plaid", "diamonds", "dots"]
     return make(rng, families, base, contrast=0.16, tile=rng.uniform(1.2, 2.0))
 

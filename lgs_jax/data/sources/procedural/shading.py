@@ -12,11 +12,11 @@ from lgs_jax.data.sources.procedural.tracing import Hits, Rays
 
 _FLOOR = np.float32(0.03)  # metres below which things are part of the floor (rugs)
 _CORNER_REACH = np.float32(0.3)  # metres over which corners darken
-_CORNER_DEPTH = np.float32(0.45)
+_CORNER_DEPTH = np.float32(0.55)
 _CONTACT_REACH = np.float32(0.16)
-_CONTACT_DEPTH = np.float32(0.55)
+_CONTACT_DEPTH = np.float32(0.6)
 # Display square = x / (_WHITE x + _KNEE) for linear x.
-_WHITE, _KNEE = np.float32(0.85), np.float32(0.45)
+_WHITE, _KNEE = np.float32(0.7), np.float32(0.5)
 
 
 def albedo(scene: Scene, hits: Hits, footprint: np.ndarray) -> np.ndarray:

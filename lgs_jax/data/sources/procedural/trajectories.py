@@ -47,7 +47,7 @@ def walk(rng: random.Random, room_size: tuple[float, float, float], num_frames: 
         ]
     )
     side = rng.choice([-1, 1])
-    sideways, ahead = side * rng.uniform(0.9, 1.7), rng.uniform(-0.2, 0.9)
+    sideways, ahead = side * rng.uniform(1.1, 2.0), rng.uniform(-0.2, 0.9)
     bow, climb = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15)
     offset = right * (sideways * s) + forward * (ahead * s + bow * (4 * s * s - 0.5))
     offset[:, 2] += (climb * s)[:, 0]
@@ -58,7 +58,7 @@ def walk(rng: random.Random, room_size: tuple[float, float, float], num_frames: 
     under = np.maximum(-limit - centers[:, :2], 0).max(axis=0)
     centers[:, :2] += under - over
     centers[:, :2] = np.clip(centers[:, :2], -limit, limit)
-    drift = side * rng.uniform(0.3, 2.6)
+    drift = side * rng.uniform(0.6, 3.6)
     target = middle + forward * rng.uniform(2.2, 3.2) + right * (drift * s)
     target[:, 2] = rng.uniform(0.55, 1.05)
     return look_at(centers, target)
