@@ -57,7 +57,7 @@ def pinhole_intrinsics(lens: Lens) -> np.ndarray:
     lies inside the old one.
 
     Raises:
-      ValueError: if there is no such factor between 1/2 and 4 (the model folds the image over).
+      ValueError: if there is no such factor between 1/2 and 4, or the model folds the image over.
     """
     height, width = lens.size
     t = np.linspace(0.0, 1.0, _BORDER_SAMPLES)
@@ -73,17 +73,28 @@ def pinhole_intrinsics(lens: Lens) -> np.ndarray:
         return bool(((pixels >= -slack) & (pixels <= np.array([width, height]) + slack)).all())
 
     low, high = 0.5, 4.0
-    if not fits(high) or fits(low):
-        raise ValueError(
-            f"the distortion {lens.coefficients} of a {width}x{height} camera with intrinsics "
-            f"{lens.intrinsics} cannot be removed; check the coefficients or undistort the images"
-        )
+    possible = fits(high) and not fits(low)
     for _ in range(40):
         middle = 0.5 * (low + high)
         low, high = (low, middle) if fits(middle) else (middle, high)
     result = base * (high, high, 1, 1)
+    if not possible or _folds(lens, result):
+        raise ValueError(
+            f"the distortion {lens.coefficients} of a {width}x{height} camera with intrinsics "
+            f"{lens.intrinsics} cannot be removed; check the coefficients or undistort the images"
+        )
     result.setflags(write=False)
     return result
+
+
+def _folds(lens: Lens, pinhole: np.ndarray) -> bool:
+    """Whether the map of the pinhole image to the distorted one is not one to one."""
+    height, width = lens.size
+    x, y = np.linspace(0, width, _BORDER_SAMPLES), np.linspace(0, height, _BORDER_SAMPLES)
+    pixels = source_pixels(lens, pinhole, np.stack(np.meshgrid(x, y), -1))
+    along_x, along_y = np.diff(pixels, axis=1)[:-1], np.diff(pixels, axis=0)[:, :-1]
+    areas = along_x[..., 0] * along_y[..., 1] - along_x[..., 1] * along_y[..., 0]
+    return bool((areas <= 0).any())
 
 
 def undistort(image: np.ndarray, lens: Lens) -> np.ndarray:

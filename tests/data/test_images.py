@@ -1,0 +1,197 @@
+"""Pixel formats, EXIF, masks, broken files, and crops checked by projecting dots."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgs_jax.data import images
+from lgs_jax.data.report import DataError
+
+OPTIONS = images.ReadOptions()
+
+
+def read(path, options=OPTIONS, mask=None):
+    size = images.stored_size(str(path), options)
+    return images.read_frame(images.FrameFile(str(path), size, mask and str(mask)), options)
+
+
+@pytest.fixture
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+
+
+def test_rgb_png_is_exact(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read(tmp_path / "a.png"), rgb)
+
+
+@pytest.mark.parametrize(("background", "value"), [("black", 0), ("white", 255)])
+def test_straight_alpha_is_composited(tmp_path, rgb, background, value):
+    alpha = np.random.default_rng(1).integers(0, 256, (6, 9, 1), np.uint8)
+    Image.fromarray(np.concatenate([rgb, alpha], -1)).save(tmp_path / "a.png")
+    a = alpha / 255.0
+    found = read(tmp_path / "a.png", images.ReadOptions(background=background))
+    np.testing.assert_allclose(found, rgb * a + value * (1 - a), atol=0.5001)
+
+
+def test_palette_transparency_is_composited(tmp_path):
+    image = Image.new("P", (4, 2), 0)
+    image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((1, 0), 1)
+    image.save(tmp_path / "a.png", transparency=0)
+    found = read(tmp_path / "a.png", images.ReadOptions(background="white"))
+    np.testing.assert_array_equal(found[0, 0], [255, 255, 255])
+    np.testing.assert_array_equal(found[0, 1], [0, 255, 0])
+
+
+def test_grey_and_16_bit_grey(tmp_path):
+    grey = np.array([[0, 1, 128, 255]], np.uint8)
+    Image.fromarray(grey).save(tmp_path / "8.png")
+    Image.fromarray(grey.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    expected = np.repeat(grey[..., None], 3, -1)
+    np.testing.assert_array_equal(read(tmp_path / "8.png"), expected)
+    np.testing.assert_array_equal(read(tmp_path / "16.png"), expected)
+
+
+def test_cmyk_jpeg(tmp_path):
+    flat = np.broadcast_to(np.array([200, 60, 30], np.uint8), (16, 16, 3))
+    Image.fromarray(flat).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
+    # JPEG and the CMYK conversion round: a few levels.
+    np.testing.assert_allclose(read(tmp_path / "a.jpg"), flat, atol=6)
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_unknown_ranges_are_refused(tmp_path, mode):
+    values = np.full((2, 2), 1e6, np.float32 if mode == "F" else np.int32)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"a\.tif.*store .*8 or 16 bits"):
+        read(tmp_path / "a.tif")
+
+
+def save_turned(path, pixels, orientation):
+    """Stores the image such that undoing `orientation` shows `pixels`."""
+    exif = Image.Exif()
+    exif[274] = orientation
+    stored = {3: np.rot90(pixels, 2), 6: np.rot90(pixels, 1), 8: np.rot90(pixels, -1)}[orientation]
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif)
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_exif_is_applied_or_ignored_on_request(tmp_path, rgb, orientation):
+    path = tmp_path / "a.png"
+    save_turned(path, rgb, orientation)
+    np.testing.assert_array_equal(read(path, images.ReadOptions(exif="apply")), rgb)
+    stored = np.asarray(Image.open(path))
+    np.testing.assert_array_equal(read(path, images.ReadOptions(exif="ignore")), stored)
+
+
+def test_exif_follows_the_declared_size(tmp_path, rgb):
+    path = str(tmp_path / "a.png")
+    save_turned(path, rgb, 6)
+    assert images.stored_size(path, OPTIONS, (6, 9)) == (6, 9)
+    turned = images.read_frame(images.FrameFile(path, (6, 9)), OPTIONS)
+    np.testing.assert_array_equal(turned, rgb)
+    assert images.stored_size(path, OPTIONS, (9, 6)) == (9, 6)
+    assert images.read_frame(images.FrameFile(path, (9, 6)), OPTIONS).shape == (9, 6, 3)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_exif_that_nothing_decides_is_refused(tmp_path, rgb, orientation):
+    path = tmp_path / "a.png"
+    save_turned(path, rgb[:6, :6], orientation)
+    with pytest.raises(DataError, match=r"a\.png.*orientation.*exif='apply' or exif='ignore'"):
+        images.stored_size(str(path), OPTIONS, (6, 6))
+
+
+@pytest.mark.parametrize(("mode", "value"), [("black", 0), ("white", 255)])
+def test_masks(tmp_path, rgb, mode, value):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    inside = np.random.default_rng(2).random((6, 9)) < 0.5
+    Image.fromarray((inside * 255).astype(np.uint8)).save(tmp_path / "m.png")
+    found = read(tmp_path / "a.png", images.ReadOptions(masks=mode), tmp_path / "m.png")
+    np.testing.assert_array_equal(found, np.where(inside[..., None], rgb, value))
+    ignored = read(tmp_path / "a.png", OPTIONS, tmp_path / "m.png")
+    np.testing.assert_array_equal(ignored, rgb)
+
+
+def test_mask_of_another_size_is_refused(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(DataError, match=r"m\.png has 3x3 pixels, its image 9x6; resize"):
+        read(tmp_path / "a.png", images.ReadOptions(masks="black"), tmp_path / "m.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_cut_off_files_are_found_without_a_full_scan(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(DataError, match=rf"a\.{suffix} cannot be decoded.*restore the file"):
+        images.stored_size(str(path), OPTIONS)
+    with pytest.raises(DataError, match=rf"a\.{suffix} cannot be decoded"):
+        images.read_frame(images.FrameFile(str(path), (64, 64)), OPTIONS)
+
+
+def test_bytes_after_the_end_of_a_jpeg_are_harmless(tmp_path, rgb):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(rgb).save(path)
+    path.write_bytes(path.read_bytes() + b"camera notes")
+    assert images.stored_size(str(path), OPTIONS) == (6, 9)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image"])
+def test_other_files_are_refused(tmp_path, content):
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.jpg cannot be decoded"):
+        images.stored_size(str(tmp_path / "a.jpg"), OPTIONS)
+
+
+def test_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"a\.jpg is missing; restore it"):
+        images.stored_size(str(tmp_path / "a.jpg"), OPTIONS)
+
+
+def test_changed_size_is_noticed(tmp_path, rgb):
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png has 9x6 pixels, expected 8x5"):
+        images.read_frame(images.FrameFile(str(tmp_path / "a.png"), (5, 8)), OPTIONS)
+
+
+@pytest.mark.parametrize("size", [(60, 80), (80, 60), (50, 50)])
+@pytest.mark.parametrize("aspect", [1.0, 2.0, 0.5])
+def test_centre_box_is_the_largest_of_its_shape(size, aspect):
+    left, top, right, bottom = images.centre_box(size, aspect)
+    assert min(left, top) == 0
+    assert (right - left) / (bottom - top) == pytest.approx(aspect)
+    assert left + right == pytest.approx(size[1])
+    assert top + bottom == pytest.approx(size[0])
+
+
+def test_random_boxes_fill_the_frame():
+    for position in ((0, 0), (1, 1), (0.3, 0.8)):
+        left, top, right, bottom = images.random_box((60, 80), 1.0, position, 1.5)
+        assert right - left == pytest.approx(40)
+        assert bottom - top == pytest.approx(40)
+        assert left == pytest.approx(position[0] * 40)
+        assert top == pytest.approx(position[1] * 20)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 80, 60), (10, 0, 70, 60), (7.3, 4.6, 71.3, 52.6)])
+@pytest.mark.parametrize(("height", "width"), [(60, 80), (40, 40), (24, 32), (90, 120)])
+def test_crop_and_resize_move_dots_as_the_intrinsics_say(formats, box, height, width):
+    scene = formats.make_dot_scene()
+    rays = (scene.project(4) - scene.intrinsics[2:]) / scene.intrinsics[:2]
+    image = images.crop_resize(scene.image(4), box, height, width)
+    assert image.shape == (height, width, 3)
+    k = images.crop_resize_intrinsics(scene.intrinsics, box, height, width)
+    # Lanczos rings are clipped at black, which moves a centre of mass a little.
+    np.testing.assert_allclose(formats.find_dots(image), rays * k[:2] + k[2:], atol=0.03)
+
+
+def test_resize_is_antialiased():
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    small = images.crop_resize(stripes, (0, 0, 64, 64), 16, 16)
+    inner = small[:, 2:-2].astype(int)  # the filter is cut off at the border
+    assert np.abs(inner - 127).max() <= 4
