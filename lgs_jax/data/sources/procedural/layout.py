@@ -58,11 +58,11 @@ def _fits(candidate: _Placed, placed: Sequence[_Placed], path: np.ndarray) -> bo
 
 
 def _in_view(x: float, y: float, poses: np.ndarray) -> bool:
-    """Whether the point on the floor lies within about 35 degrees of the middle camera's axis."""
-    pose = poses[len(poses) // 2]
-    offset = np.array([x, y]) - pose[:2, 3]
-    forward = pose[:2, 2] / np.hypot(*pose[:2, 2])
-    return float(offset @ forward) > 0.82 * math.hypot(*offset)
+    """Whether the place is within about 28 degrees of the axis of an early, middle or late view."""
+    views = poses[[len(poses) // 5, len(poses) // 2, (4 * len(poses)) // 5]]
+    offsets = np.array([x, y]) - views[:, :2, 3]
+    along = (offsets * views[:, :2, 2]).sum(axis=1)
+    return bool((along > 0.88 * np.hypot(*offsets.T) * np.hypot(*views[:, :2, 2].T)).any())
 
 
 def _at_wall(rng: random.Random, item: Item, size: Triple) -> _Placed:
@@ -223,7 +223,7 @@ def room(rng: random.Random, num_frames: int) -> Scene:
         contacts=_contacts(placed),
         lights=_lights(rng, lamp, 1.7),
         world_from_cam=poses,
-        fov=math.radians(rng.uniform(58, 75)),
+        fov=math.radians(rng.uniform(54, 72)),
         class_name="room",
     )
 
@@ -236,11 +236,11 @@ def stage(rng: random.Random, num_frames: int) -> Scene:
     """One object among a few small things on a textured ground, with an arc around it."""
     build = rng.choice(subjects.SUBJECTS)
     subject = _placed(build(rng), 0.0, 0.0, rng.uniform(-math.pi, math.pi))
-    size = (rng.uniform(4.4, 6.4), rng.uniform(4.4, 6.4), 4.2)
+    size = (rng.uniform(4.2, 5.6), rng.uniform(4.2, 5.6), 4.2)
     fov = math.radians(rng.uniform(50, 65))
     middle = 0.46 * subject.item.height
     radius = math.hypot(*subject.item.half, middle)
-    distance = radius / math.sin(fov / 2) * rng.uniform(1.0, 1.3)
+    distance = radius / math.sin(fov / 2) * rng.uniform(0.95, 1.2)
     limit = min(size[:2]) / 2 - trajectories.MARGIN
     poses = trajectories.arc(rng, middle, distance, num_frames, limit)
     placed = [subject]
@@ -253,13 +253,14 @@ def stage(rng: random.Random, num_frames: int) -> Scene:
                 placed.append(candidate)
                 break
     wall = palettes.wall(rng)
-    ground = dataclasses.replace(palettes.floor(rng), tile=rng.uniform(0.9, 1.5))
+    other = palettes.wall(rng) if rng.random() < 0.6 else wall
+    ground = dataclasses.replace(palettes.floor(rng), tile=rng.uniform(1.0, 1.7))
     lamp = (rng.uniform(-1.6, 1.6), rng.uniform(-1.6, 1.6), rng.uniform(2.4, 3.2))
     return Scene(
         solids=solids.pack(
             [part for p in placed for part in p.solids()],
             size,
-            [wall] * 4 + [ground, palettes.ceiling(rng)],
+            [wall, other, other, wall, ground, palettes.ceiling(rng)],
         ),
         room_size=size,
         contacts=_contacts(placed),

@@ -19,11 +19,7 @@ _HUES = ((0.0, 0.15, 0.46), (0.2, 0.45, 0.2), (0.5, 0.66, 0.24), (0.7, 1.0, 0.1)
 
 
 def _any_hue(rng: random.Random) -> float:
-    draw = rng.random()
-    for low, high, share in _HUES:
-        if draw < share:
-            break
-        draw -= share
+    low, high, _ = rng.choices(_HUES, weights=[share for *_, share in _HUES])[0]
     return rng.uniform(low, high)
 
 
@@ -174,7 +170,7 @@ def wall(rng: random.Random) -> Material:
     if rng.random() < 0.16:
         base = _between(rng, (0.01, 0.09), (0.2, 0.5), (0.6, 0.85))
         return make(rng, ["bricks"], base, contrast=0.14, tile=rng.uniform(1.2, 1.8))
-    return make(rng, families, base, contrast=rng.uniform(0.08, 0.2), tile=rng.uniform(1.0, 1.8))
+    return make(rng, families, base, contrast=rng.uniform(0.1, 0.24), tile=rng.uniform(1.0, 1.8))
 
 
 def floor(rng: random.Random) -> Material:

@@ -11,7 +11,7 @@ from lgs_jax.data.sources.procedural.tracing import Hits, Rays
 
 _THIN = 2.5  # solids narrower than this many pixels get extra samples wherever they may be
 
-_VISIBLE = 0.035  # display values; a weaker step needs no extra samples
+_VISIBLE = 0.06  # display values; a weaker step needs no extra samples
 _ALL = slice(None)
 _LEFT, _RIGHT = (_ALL, _ALL, slice(None, -1)), (_ALL, _ALL, slice(1, None))
 _UPPER, _LOWER = (_ALL, slice(None, -1), _ALL), (_ALL, slice(1, None), _ALL)

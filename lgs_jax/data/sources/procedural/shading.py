@@ -16,6 +16,7 @@ _CORNER_DEPTH = np.float32(0.55)
 _CONTACT_REACH = np.float32(0.16)
 _CONTACT_DEPTH = np.float32(0.6)
 # Display square = x / (_WHITE x + _KNEE) for linear x.
+_CONTRAST = np.float32(0.5)  # share of an S-curve that follows
 _WHITE, _KNEE = np.float32(0.7), np.float32(0.5)
 
 
@@ -99,4 +100,5 @@ def shade(scene: Scene, rays: Rays, hits: Hits) -> tuple[np.ndarray, np.ndarray]
     light += emission * (np.float32(1.2) - light)
     color *= light
     color /= color * _WHITE + _KNEE
-    return np.minimum(np.sqrt(color, out=color), 1), reached
+    color = np.minimum(np.sqrt(color, out=color), 1)
+    return color + _CONTRAST * (color * color * (3 - 2 * color) - color), reached

@@ -32,7 +32,7 @@ def _progress(num_frames: int) -> np.ndarray:
 def walk(rng: random.Random, room_size: tuple[float, float, float], num_frames: int) -> np.ndarray:
     """A sideways and forward walk near the low-y side of a room, looking towards high y.
 
-    The view follows a point in the room that drifts to one side.
+    The view turns by 45 to 80 degrees on the way, with the walk or against it.
     """
     x, y, _ = room_size
     s = _progress(num_frames)[:, None]
@@ -47,7 +47,7 @@ def walk(rng: random.Random, room_size: tuple[float, float, float], num_frames: 
         ]
     )
     side = rng.choice([-1, 1])
-    sideways, ahead = side * rng.uniform(1.1, 2.0), rng.uniform(-0.2, 0.9)
+    sideways, ahead = side * rng.uniform(1.2, 2.1), rng.uniform(-0.2, 0.9)
     bow, climb = rng.uniform(-0.25, 0.25), rng.uniform(-0.15, 0.15)
     offset = right * (sideways * s) + forward * (ahead * s + bow * (4 * s * s - 0.5))
     offset[:, 2] += (climb * s)[:, 0]
@@ -58,32 +58,32 @@ def walk(rng: random.Random, room_size: tuple[float, float, float], num_frames: 
     under = np.maximum(-limit - centers[:, :2], 0).max(axis=0)
     centers[:, :2] += under - over
     centers[:, :2] = np.clip(centers[:, :2], -limit, limit)
-    drift = side * rng.uniform(0.6, 3.6)
-    target = middle + forward * rng.uniform(2.2, 3.2) + right * (drift * s)
-    target[:, 2] = rng.uniform(0.55, 1.05)
-    return look_at(centers, target)
+    turn = math.radians(rng.uniform(45, 80)) * side * rng.choice([-1, 1])
+    yaw = heading + turn * s[:, 0]
+    pitch = math.radians(rng.uniform(8, 18)) + math.radians(rng.uniform(-6, 6)) * s[:, 0]
+    gaze = np.stack([np.sin(yaw), np.cos(yaw), -np.tan(pitch)], axis=-1)
+    return look_at(centers, centers + gaze)
 
 
 def arc(
     rng: random.Random, height: float, distance: float, num_frames: int, limit: float
 ) -> np.ndarray:
-    """An arc of 60 to 150 degrees around the z axis, looking at about `height`.
+    """An arc of 90 to 150 degrees around the z axis, looking at about `height`.
 
-    The horizontal distance from the axis stays below `limit`.
+    The gaze wanders around the object. The horizontal distance from the axis stays below `limit`.
     """
     s = _progress(num_frames)
-    sweep = math.radians(rng.uniform(60, 150)) * rng.choice([-1, 1])
+    sweep = math.radians(rng.uniform(90, 150)) * rng.choice([-1, 1])
     azimuth = rng.uniform(0, 2 * math.pi) + sweep * s
-    elevation = math.radians(rng.uniform(14, 38)) + math.radians(rng.uniform(-9, 9)) * s
-    radius = distance * (1 + rng.uniform(-0.12, 0.12) * s)
+    elevation = math.radians(rng.uniform(16, 38)) + math.radians(rng.uniform(-14, 14)) * s
+    radius = distance * (1 + rng.uniform(-0.35, 0.35) * s)
     flat = np.minimum(radius * np.cos(elevation), limit)
     centers = np.stack(
         [flat * np.cos(azimuth), flat * np.sin(azimuth), height + radius * np.sin(elevation)],
         axis=-1,
     )
-    wander = rng.uniform(0, 2 * math.pi)
-    targets = np.zeros_like(centers)
-    targets[:, 0] = 0.06 * distance * np.cos(wander + 2 * s)
-    targets[:, 1] = 0.06 * distance * np.sin(wander + 2 * s)
-    targets[:, 2] = height
+    # The gaze wanders around the object, as of somebody who walks and films.
+    wander = rng.uniform(0, 2 * math.pi) + rng.choice([-1, 1]) * rng.uniform(2, 4) * s
+    reach = rng.uniform(0.12, 0.22) * distance
+    targets = np.stack([reach * np.cos(wander), reach * np.sin(wander), 0 * s + height], axis=-1)
     return look_at(centers, targets)
