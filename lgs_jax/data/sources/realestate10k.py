@@ -63,7 +63,7 @@ class RealEstate10K:
 
     def _folder(self, layout: str, key: str) -> Path:
         split, _, scene = key.rpartition("/")
-        return self._root / layout.format(split=split, id=scene)
+        return self._root / layout.format(split=split or ".", id=scene)
 
     def read(self, key: str) -> RawScene:
         """Parses one scene."""
