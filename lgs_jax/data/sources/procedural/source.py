@@ -3,7 +3,6 @@
 Letters: F frames, H, W image size.
 """
 
-import collections
 import random
 from collections.abc import Sequence
 
@@ -17,22 +16,29 @@ KINDS = ("mixed", "rooms", "objects")
 
 
 class Frames(Sequence):
-    """The F pictures of a scene, traced on access and kept in the cache of their source.
+    """The F pictures of a scene, traced on access and kept as long as this object lives.
 
     `frames[i]` is uint8 [H, W, 3]; `frames[[i, j, ...]]` traces all missing ones in one pass,
     which is faster, and returns [K, H, W, 3].
     """
 
-    def __init__(self, source: "ProceduralSource", index: int, scene: Scene):
-        self._source, self._index, self._scene = source, index, scene
+    def __init__(self, scene: Scene, height: int, width: int, supersample: int):
+        self._scene, self._size, self._supersample = scene, (height, width), supersample
+        self._traced: dict[int, np.ndarray] = {}
 
     def __len__(self) -> int:
-        return self._source.num_frames
+        return len(self._scene.world_from_cam)
 
     def __getitem__(self, frames):
         numbers = np.arange(len(self))[frames]
-        pictures_ = self._source.pictures(self._index, np.atleast_1d(numbers), self._scene)
-        return pictures_[0] if np.ndim(numbers) == 0 else pictures_
+        wanted = np.atleast_1d(numbers).tolist()
+        missing = sorted(set(wanted) - self._traced.keys())
+        if missing:
+            traced = pictures.render(self._scene, missing, *self._size, self._supersample)
+            self._traced.update(zip(missing, traced))
+        if np.ndim(numbers) == 0:
+            return self._traced[wanted[0]]
+        return np.stack([self._traced[frame] for frame in wanted])
 
 
 class ProceduralSource:
@@ -56,7 +62,7 @@ class ProceduralSource:
         kind: str = "mixed",
         *,
         supersample: int = 2,
-        cache_bytes: int = 256 * 2**20,
+        max_cached_scenes: int = 4096,
     ):
         """Makes the source; nothing is drawn yet.
 
@@ -67,7 +73,7 @@ class ProceduralSource:
           seed_offset: names the collection; any integer.
           kind: "rooms", "objects", or "mixed" for about half of each.
           supersample: supersample^2 samples in pixels at edges; 1 leaves them jagged.
-          cache_bytes: pictures kept in memory, the least recently used go first; 0 keeps none.
+          max_cached_scenes: scene descriptions (about 30 kB each, without pictures) that are kept.
         """
         for name, value in (
             ("num_scenes", num_scenes),
@@ -83,29 +89,34 @@ class ProceduralSource:
         self.num_scenes, self.num_frames = num_scenes, num_frames
         self.height, self.width = height, width
         self.seed_offset, self.kind = seed_offset, kind
-        self.supersample, self.cache_bytes = supersample, cache_bytes
+        self.supersample, self.max_cached_scenes = supersample, max_cached_scenes
         self.class_names = layout.CLASS_NAMES
         total = num_scenes * num_frames
         self.report = report.Report(
             f"procedural {kind}", num_scenes, total, scenes_kept=num_scenes, frames_kept=total
         )
-        self._cache: collections.OrderedDict = collections.OrderedDict()
+        self._scenes: dict[int, Scene] = {}
 
     def __len__(self) -> int:
         return self.num_scenes
 
     def __getstate__(self) -> dict:
-        # A worker process starts with an empty cache instead of a copy of this one.
-        return {**self.__dict__, "_cache": collections.OrderedDict()}
+        # A worker process draws its scenes anew instead of receiving a copy of this one.
+        return {**self.__dict__, "_scenes": {}}
 
     def scene(self, index: int) -> Scene:
         """The description of scene `index`."""
         if not 0 <= index < self.num_scenes:
             raise IndexError(f"scene {index} of a source with {self.num_scenes} scenes")
+        if index in self._scenes:
+            return self._scenes[index]
         # Seeding by text hashes it, so neighbouring scenes are unrelated.
         rng = random.Random(f"lgs_jax procedural {self.seed_offset} {index}")
         rooms = rng.random() < 0.5 if self.kind == "mixed" else self.kind == "rooms"
-        return (layout.room if rooms else layout.stage)(rng, self.num_frames)
+        scene = (layout.room if rooms else layout.stage)(rng, self.num_frames)
+        if len(self._scenes) < self.max_cached_scenes:
+            self._scenes[index] = scene
+        return scene
 
     def __getitem__(self, index: int) -> example.Example:
         index = int(index)
@@ -113,7 +124,7 @@ class ProceduralSource:
         frames = self.num_frames
         return example.Example(
             key=f"{self.kind}-{self.seed_offset}-{index:06d}",
-            images=Frames(self, index, scene),
+            images=Frames(scene, self.height, self.width, self.supersample),
             world_from_cam=scene.world_from_cam,
             intrinsics=np.tile(scene.intrinsics(self.height, self.width), (frames, 1)),
             sizes=np.tile([self.height, self.width], (frames, 1)),
@@ -122,22 +133,3 @@ class ProceduralSource:
             class_label=self.class_names.index(scene.class_name),
             class_name=scene.class_name,
         )
-
-    def pictures(self, index: int, frames: np.ndarray, scene: Scene) -> np.ndarray:
-        """Pictures [K, H, W, 3] of the frames [K] of scene `index`, from the cache if there."""
-        found = {}
-        for frame in map(int, frames):
-            picture = self._cache.get((index, frame))
-            if picture is not None:
-                found[frame] = picture
-                self._cache.move_to_end((index, frame))
-        missing = sorted({int(frame) for frame in frames} - found.keys())
-        if missing:
-            traced = pictures.render(scene, missing, self.height, self.width, self.supersample)
-            for frame, picture in zip(missing, traced):
-                found[frame] = picture
-                self._cache[index, frame] = picture.copy()
-            room = self.cache_bytes // (self.height * self.width * 3)
-            while len(self._cache) > room:
-                self._cache.popitem(last=False)
-        return np.stack([found[int(frame)] for frame in frames])
