@@ -196,6 +196,8 @@ def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:
 
 def _orientation(image: Image.Image, path: str, exif: str, declared: tuple[int, int] | None) -> int:
     """The EXIF orientation (1 to 8) to undo; 1 is upright."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the whole file to look behind the pixels
     orientation = image.getexif().get(_ORIENTATION_TAG, 1)
     if exif == "ignore" or orientation not in _TRANSPOSE:
         return 1

@@ -65,7 +65,7 @@ def make_dot_scene(num_frames=8, size=(60, 80), seed=0) -> DotScene:
     rng = np.random.default_rng(seed)
     poses = []
     for i in range(num_frames):
-        yaw, pitch = 0.04 * i - 0.1, 0.02 * np.sin(i)
+        yaw, pitch = 0.075 - 0.025 * i, 0.02 * np.sin(i)
         turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
         nod = np.array(
             [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
