@@ -17,7 +17,8 @@ import numpy as np
 
 from lgs_jax import settings
 from lgs_jax.metrics.mean import Mean
-from lgs_jax.training import loop, preemption
+from lgs_jax.training import checkpoint, loop, preemption, start
+from lgs_jax.training import mesh as meshes
 from lgs_jax.training.settings import TrainSettings
 
 
@@ -125,6 +126,22 @@ def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None):
         write_visuals=write_visuals,
         stop=stop,
     )
+
+
+def final_state(workdir, options):
+    """The newest saved state, and its step."""
+    train_settings = settings.build(TrainSettings, options, "config.training")
+    mesh = meshes.make(train_settings.mesh)
+    folder, step = checkpoint.locate(workdir)
+    with checkpoint.Checkpoints(folder, keep=100) as checkpoints:
+        return checkpoints.restore(step, start.abstract_state(Toy(), train_settings, mesh)), step
+
+
+def assert_same_state(workdir, other, options):
+    """Fails unless the newest states of two runs are equal bit for bit."""
+    (one, step), (two, other_step) = (final_state(folder, options) for folder in (workdir, other))
+    assert step == other_step
+    jax.tree.map(np.testing.assert_array_equal, one, two)
 
 
 def main():
