@@ -1,0 +1,118 @@
+"""Several simulated devices against one; they need a process of their own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from lgs_jax import settings
+from lgs_jax.training import checkpoint
+from lgs_jax.training import mesh as meshes
+
+OPTIONS = {
+    "num_steps": 6,
+    "log_every": 1,
+    "eval_every": 3,
+    "save_every": 3,
+    "accumulate_steps": 2,
+    "visualize": False,
+    "tensorboard": False,
+    "optimizer": {"learning_rate": 0.03, "warmup_steps": 4},
+}
+# 3 x 8192 elements: above the size from which arrays are split over `fsdp`.
+WIDTH = 8192
+
+PROGRAM = """
+import json, pathlib, sys
+import jax
+import toy
+from lgs_jax.training import checkpoint
+from lgs_jax.training import mesh as meshes
+options, width, folder = json.loads(sys.argv[1]), int(sys.argv[2]), pathlib.Path(sys.argv[3])
+assert jax.device_count() == 2
+task = toy.Toy(width=width)
+for name, mesh in (("data", {"data": 2}), ("fsdp", {"data": 1, "fsdp": 2})):
+    toy.train(folder / name, options | {"mesh": mesh}, task=task)
+assert task.traces == 4, task.traces  # each run: shapes of the microbatch, then the scan's body
+made = meshes.make(meshes.MeshSettings(fsdp=2))
+_, params = checkpoint.restore_params(folder / "one", mesh=made)
+kernel = params["hidden"]["kernel"]
+assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, "fsdp"), kernel.sharding
+assert [s.data.shape for s in kernel.addressable_shards] == [(3, width // 2)] * 2
+toy.train(folder / "one", options | {"num_steps": 7}, task=task)  # a run moves to more devices
+"""
+
+
+def lines(workdir):
+    return [json.loads(text) for text in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The same run on one device and, in another process, on two in two ways."""
+    folder = tmp_path_factory.mktemp("runs")
+    toy.train(folder / "one", OPTIONS, task=toy.Toy(width=WIDTH))
+    one = lines(folder / "one")
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(OPTIONS), str(WIDTH), str(folder)],
+        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        cwd=pathlib.Path(toy.__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return folder, one
+
+
+@pytest.mark.parametrize("name", ["data", "fsdp"])
+def test_two_devices_equal_one(runs, name):
+    folder, one = runs
+    two = lines(folder / name)
+    assert [x["step"] for x in two] == [x["step"] for x in one]
+    for a, b in zip(one, two):
+        for key in a.keys() - {"kind"}:
+            # Sums over the batch run in another order: float32, 6 steps.
+            assert b[key] == pytest.approx(a[key], rel=2e-4, abs=1e-6), (a["step"], key)
+
+
+def test_a_checkpoint_restores_on_another_number_of_devices(runs):
+    folder, _ = runs
+    _, here = checkpoint.restore_params(folder / "fsdp")  # two devices there, one here
+    _, one = checkpoint.restore_params(folder / "one", step=6)
+    for a, b in zip(jax.tree.leaves(here), jax.tree.leaves(one)):
+        # Adam divides by the root of the squared gradient, so where a gradient is near 0 its
+        # rounding error is not small: up to the step size in a few entries.
+        assert np.mean(np.abs(a - b)) < 1e-4
+        np.testing.assert_allclose(a, b, atol=0.05)
+
+
+def test_a_run_continues_on_another_number_of_devices(runs):
+    assert lines(runs[0] / "one")[-1]["step"] == 7
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"fsdp": 3}, "does not fit 1 device"), ({"data": 2}, "data=2 x fsdp=1 does not fit 1")],
+)
+def test_a_mesh_that_does_not_fit(values, message):
+    with pytest.raises(settings.SettingsError, match=message):
+        meshes.make(meshes.MeshSettings(**values))
+
+
+def test_a_batch_that_does_not_divide():
+    mesh = meshes.make(meshes.MeshSettings())
+    meshes.check_batch_size(mesh, 6, 3)
+    with pytest.raises(settings.SettingsError, match="batch_size=6 must be a multiple"):
+        meshes.check_batch_size(mesh, 6, 4)
+
+
+def test_refuses_axes_without_devices():
+    with pytest.raises(ValueError, match="fsdp=0"):
+        meshes.MeshSettings(fsdp=0)
