@@ -59,7 +59,7 @@ def _procedural(settings: DataSettings, split: str) -> Source:
         num_frames=settings.num_frames,
         height=settings.height,
         width=settings.width,
-        seed_offset=0 if split == "train" else settings.num_scenes,
+        seed_offset=SPLITS.index(split),
         kind=settings.kind,
     )
 

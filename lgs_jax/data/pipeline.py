@@ -40,7 +40,8 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on.
 
-    Every scene is visited once per epoch, in an order that changes from epoch to epoch.
+    Every scene is visited once per epoch, in an order that changes from epoch to epoch. Grain wants
+    absl's flags to be parsed: outside of `app.run`, call `absl.flags.FLAGS.mark_as_parsed()` first.
 
     Args:
       source: the scenes.

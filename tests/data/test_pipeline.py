@@ -350,3 +350,46 @@ def test_make_source_takes_a_subset(folder):
     assert len(pipeline.make_source(settings, "train")) == 2
     with pytest.raises(ValueError, match="split='test' must be one of"):
         pipeline.make_source(settings, "test")
+
+
+def test_every_format_opens_and_survives_pickling(formats, scenes, tmp_path):
+    scene = scenes[0]
+    names = [f"{i}.png" for i in range(len(scene.world_from_cam))]
+    for folder in ("colmap/a", "mvimgnet/1/a"):
+        for i, name in enumerate(names):
+            formats.save_image(tmp_path / folder / "images" / name, scene.image(i))
+        camera = ("PINHOLE", tuple(scene.intrinsics))
+        formats.write_colmap(
+            tmp_path / folder, scene.world_from_cam, scene.size, camera, names=names
+        )
+    formats.write_transforms(tmp_path / "transforms" / "a", scene)
+    formats.write_realestate10k(tmp_path / "realestate10k", scene, "a")
+    batches = []
+    for name in ("realestate10k", "colmap", "mvimgnet", "transforms"):
+        settings = real_settings(tmp_path / name, source=name, holdout=0.0)
+        source = pickle.loads(pickle.dumps(pipeline.make_source(settings, "train")))
+        batches.append(take(source, settings, count=1, batch_size=1)[0])
+    for batch in batches[1:]:  # the same cameras and pixels, whatever the format
+        np.testing.assert_array_equal(batch["target"]["images"], batches[0]["target"]["images"])
+        np.testing.assert_allclose(
+            batch["context"]["world_from_cam"], batches[0]["context"]["world_from_cam"], atol=1e-5
+        )
+
+
+def test_procedural_scenes_for_training_and_evaluation_differ():
+    settings = pipeline.DataSettings(
+        source="procedural",
+        height=12,
+        width=16,
+        context_views=2,
+        target_views=1,
+        num_scenes=4,
+        num_frames=4,
+        holdout=0.5,
+    )
+    train, held_out = (pipeline.make_source(settings, split) for split in ("train", "eval"))
+    assert (len(train), len(held_out)) == (4, 2)
+    assert not np.array_equal(train[0].world_from_cam, held_out[0].world_from_cam)
+    assert take(train, settings, count=1)[0]["context"]["images"].shape == (4, 2, 12, 16, 3)
+    with pytest.raises(DataError, match="is no whole scene, so there is nothing to evaluate on"):
+        pipeline.make_source(dataclasses.replace(settings, holdout=0.1), "eval")
