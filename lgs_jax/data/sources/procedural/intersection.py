@@ -88,9 +88,6 @@ def face_coordinates(axis: np.ndarray, p: np.ndarray) -> tuple[np.ndarray, np.nd
     return np.where(axis == 0, p[1], p[0]), np.where(axis == 2, p[1], p[2])
 
 
-_CAP = np.float32(1 - 1e-3)
-
-
 def turn(p: np.ndarray) -> np.ndarray:
     """Turns around z, in [-0.5, 0.5] [N]."""
     return np.arctan2(p[1], p[0]) * np.float32(0.5 / np.pi)
@@ -99,9 +96,11 @@ def turn(p: np.ndarray) -> np.ndarray:
 def frustum_surface(p: np.ndarray, radii: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Faces [N] (0 side, 1 bottom, 2 top) and normals [3, N] of any length of frustums at p."""
     x, y, z = p
-    capped = np.abs(z) > _CAP
+    radius = radii[0] + radii[1] * z
+    # A point lies on whichever surface it misses by less.
+    capped = 1 - np.abs(z) < np.abs(x * x + y * y - radius * radius)
     face = np.where(capped, 1 + (z > 0), 0)
-    slope = -radii[1] * (radii[0] + radii[1] * z)
+    slope = -radii[1] * radius
     zero = np.float32(0)
     normal = np.stack(
         [np.where(capped, zero, x), np.where(capped, zero, y), np.where(capped, z, slope)]

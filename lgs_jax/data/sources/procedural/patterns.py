@@ -109,7 +109,7 @@ def _plaid(rng, u, v) -> Maps:
 
 
 def _checker(rng, u, v) -> Maps:
-    tint = 0.3 * rng.integers(2) * _waves(rng, u, v, 2, 2)
+    tint = rng.uniform(0.0, 0.4) * _waves(rng, u, v, 2, 2)
     return (((u * 2).astype(int) + (v * 2).astype(int)) % 2).astype(float), tint
 
 
@@ -154,7 +154,9 @@ def _dots(rng, u, v) -> Maps:
 
 def _diamonds(rng, u, v) -> Maps:
     reach = np.abs((2 * u) % 1.0 - 0.5) + np.abs((2 * v) % 1.0 - 0.5)
-    return (reach < 0.42).astype(float), (np.abs(reach - 0.5) < rng.uniform(0.03, 0.06)) * 0.8
+    return (reach < rng.uniform(0.36, 0.44)).astype(float), (
+        np.abs(reach - 0.5) < rng.uniform(0.03, 0.06)
+    ) * 0.8
 
 
 def _books(rng, u, v) -> Maps:
@@ -175,7 +177,8 @@ def _books(rng, u, v) -> Maps:
 def _panels(rng, u, v) -> Maps:
     columns, rows = int(rng.integers(1, 3)), int(rng.integers(1, 4))
     x, y = (u * columns) % 1.0, (v * rows) % 1.0
-    inside = (np.abs(x - 0.5) < 0.34) & (np.abs(y - 0.5) < 0.5 - 0.09 * rows)
+    wide, edge = rng.uniform(0.3, 0.38), rng.uniform(0.07, 0.1)
+    inside = (np.abs(x - 0.5) < wide) & (np.abs(y - 0.5) < 0.5 - edge * rows)
     knob = np.hypot(u - 0.5 - 0.38 / columns, v - 0.48) < 0.05
     return inside.astype(float), knob.astype(float)
 
@@ -184,7 +187,7 @@ def _drawers(rng, u, v) -> Maps:
     rows = int(rng.integers(2, 5))
     y = (v * rows) % 1.0
     inside = (np.abs(u - 0.5) < 0.45) & (np.abs(y - 0.5) < 0.42)
-    handle = (np.abs(u - 0.5) < 0.12) & (np.abs(y - 0.55) < 0.1)
+    handle = (np.abs(u - 0.5) < rng.uniform(0.06, 0.2)) & (np.abs(y - 0.55) < 0.1)
     return inside.astype(float), handle.astype(float)
 
 
@@ -212,7 +215,8 @@ def _landscape(rng, u, v) -> Maps:
 def _rug(rng, u, v) -> Maps:
     edge = np.maximum(np.abs(u - 0.5), np.abs(v - 0.5))
     reach = (np.abs(u - 0.5) + np.abs(v - 0.5)) if rng.integers(2) else np.hypot(u - 0.5, v - 0.5)
-    motif = (reach < 0.28) & ~((reach < 0.18) & bool(rng.integers(2)))
+    outer = rng.uniform(0.22, 0.32)
+    motif = (reach < outer) & ~((reach < 0.65 * outer) & bool(rng.integers(2)))
     return ((edge > 0.38) & (edge < 0.45)) | motif, 0.9 * (edge >= 0.45)
 
 

@@ -144,8 +144,14 @@ def _rotations(solids: Sequence[Solid]) -> np.ndarray:
     return turn @ np.stack([_AXES[s.axis] for s in solids])
 
 
-def _room_half(room_size: Triple) -> np.ndarray:
-    return np.array(room_size) / 2
+def _corners(
+    rotation: np.ndarray, center: np.ndarray, half: np.ndarray, taper: np.ndarray
+) -> np.ndarray:
+    """Corners of the bounding boxes in the world [P, 8, 3]; a frustum may widen upwards."""
+    reach = half.copy()
+    reach[:, :2] *= np.maximum(taper, 1.0)[:, None]
+    own = _UNIT_CORNERS * reach[:, None]
+    return (own @ rotation.transpose(0, 2, 1) + center[:, None]).astype(np.float32)
 
 
 def pack(solids: Sequence[Solid], room_size: Triple, faces: Sequence[Material]) -> PackedSolids:
@@ -158,7 +164,7 @@ def pack(solids: Sequence[Solid], room_size: Triple, faces: Sequence[Material]) 
     linear = rotation.transpose(0, 2, 1) / half[:, :, None]
     taper = np.array([s.taper for s in solids])
     materials = [s.material for s in solids] + list(faces)
-    reach = np.concatenate([half, np.tile(_room_half(room_size), (ROOM_FACES, 1))])
+    reach = np.concatenate([half, np.tile(np.array(room_size) / 2, (ROOM_FACES, 1))])
     tile = np.array([m.tile for m in materials])[:, None]
     fitted = tile == 0.0
     uv_scale = np.where(fitted, 0.5, reach / np.where(fitted, 1.0, tile))
@@ -167,16 +173,14 @@ def pack(solids: Sequence[Solid], room_size: Triple, faces: Sequence[Material]) 
     colors = np.array([m.colors for m in materials])
     colors[:, 1] -= colors[:, 0]
     around = np.round(2 * np.pi * reach[:, 0] / np.where(fitted, np.inf, tile)[:, 0])
-    linear, center = linear.astype(np.float32), center[..., None]
+    linear = linear.astype(np.float32)
     return PackedSolids(
         ends=tuple(int((kinds <= kind).sum()) for kind in (BOX, ELLIPSOID, FRUSTUM)),
         linear=linear,
-        shift=-(linear.astype(np.float64) @ center)[..., 0].astype(np.float32),
+        shift=-(linear.astype(np.float64) @ center[..., None])[..., 0].astype(np.float32),
         axes=rotation.transpose(1, 0, 2).reshape(3, -1).astype(np.float32),
         inverse_half=(1 / half.T).astype(np.float32),
-        corners=(rotation[:, None] @ (_UNIT_CORNERS * half[:, None])[..., None] + center[:, None])[
-            ..., 0
-        ].astype(np.float32),
+        corners=_corners(rotation, center, half, taper),
         radii=np.stack([(1 + taper) / 2, (taper - 1) / 2]).astype(np.float32),
         uv_scale=uv_scale.T.astype(np.float32),
         uv_shift=np.where(fitted, 0.5, offset).T.astype(np.float32),
