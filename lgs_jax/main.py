@@ -27,9 +27,10 @@ def main(argv: list[str]) -> None:
     """Runs one training; no traceback where the message says all."""
     if CONFIG.value is None or argv[1:]:
         sys.exit(f"{'unknown argument ' + argv[1] if argv[1:] else 'no --config'}\n{__doc__}")
-    stop = preemption.StopSignal().install()
+    name = config_flags.get_config_filename(flags.FLAGS["config"])
+    workdir = WORKDIR.value or default_workdir(name)
     try:
-        run(CONFIG.value.to_dict(), WORKDIR.value or default_workdir(), stop)
+        run(CONFIG.value.to_dict(), workdir, preemption.StopSignal().install())
     except preemption.Preempted:
         sys.exit(preemption.EXIT_STATUS)
     except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
@@ -43,13 +44,12 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     if DISTRIBUTED.value:
         jax.distributed.initialize()
     print(compilation_cache.enable(), flush=True)
-    task = tasks.make_task(config["task"], config)
     source, held_out = (pipeline.make_source(data, split) for split in ("train", "eval"))
     batches = {"seed": train.seed, "batch_size": train.batch_size}
     batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
     held = {"batch_size": train.evaluation_batch_size, "num_scenes": train.eval_scenes}
     loop.train(
-        task,
+        tasks.make_task(config["task"], config),
         train,
         workdir=workdir,
         config_json=config,
@@ -60,9 +60,9 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     )
 
 
-def default_workdir() -> str:
+def default_workdir(config_name: str) -> str:
     """runs/vae for configs/vae.py, runs/vae-small for configs/vae.py:small."""
-    file, _, variant = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")
+    file, _, variant = config_name.partition(":")
     return str(pathlib.Path("runs") / "-".join(filter(None, (pathlib.Path(file).stem, variant))))
 
 

@@ -13,9 +13,9 @@ from typing import Any, TextIO
 
 CHECKPOINTS = "checkpoints"
 
-# What may differ between a checkpoint and the run that continues it: how long, how often, where the
-# data lie and on how many devices; nothing that changes what a step computes. (A new num_steps
-# stretches the cosine from there on.)
+# What may differ between a checkpoint and the run that continues it: how long, how often, what is
+# measured, where files lie and on how many devices; nothing that changes what a step computes. (A
+# new num_steps stretches the cosine from there on.)
 MAY_CHANGE = (
     "training.num_steps",
     "training.log_every",
@@ -27,10 +27,12 @@ MAY_CHANGE = (
     "training.max_nonfinite",
     "training.stop_check_every",
     "mesh.*",
-    "data.path",
+    "metrics.*",
     "data.root",
     "data.num_workers",
-    "data.prefetch*",
+    "data.num_threads",
+    "data.cache_mb",
+    "loss.perceptual_weights",
 )
 
 _ABSENT = "(absent)"

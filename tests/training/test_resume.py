@@ -2,9 +2,9 @@
 
 import json
 import os
-import pathlib
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +12,7 @@ import time
 import pytest
 import toy
 
-from lgs_jax.training import checkpoint, preemption
+from lgs_jax.training import checkpoint, logging, preemption
 
 OPTIONS = {
     "num_steps": 60,
@@ -33,8 +33,9 @@ def uninterrupted(tmp_path_factory):
     return workdir
 
 
-def launch(workdir, options, *, step_seconds):
+def launch(workdir, options, *, step_seconds, processes=()):
     command = [sys.executable, toy.__file__, str(workdir), json.dumps(options), str(step_seconds)]
+    command += map(str, processes)  # coordinator, count, index
     cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     if toy.jax.config.jax_compilation_cache_dir:
         cache["JAX_COMPILATION_CACHE_DIR"] = toy.jax.config.jax_compilation_cache_dir
@@ -129,6 +130,39 @@ def test_a_signal_costs_at_most_the_step_in_flight(uninterrupted, tmp_path, numb
     toy.assert_same_state(tmp_path, uninterrupted, OPTIONS)
 
 
+def launch_pair(workdir, options):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    arguments = {"step_seconds": 0.02}
+    return [launch(workdir, options, processes=(address, 2, i), **arguments) for i in range(2)]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_continue(uninterrupted, tmp_path):
+    options = OPTIONS | {"save_every": 0, "stop_check_every": 5}
+    pair = launch_pair(tmp_path, options)
+    wait_until(lambda: steps_logged(tmp_path) >= 7, pair[0])
+    pair[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=_PATIENCE)[0] for process in pair]
+    assert [process.returncode for process in pair] == [preemption.EXIT_STATUS] * 2, outputs
+    _, step = checkpoint.locate(tmp_path)
+    assert step % 5 == 0  # where they look at each other
+    assert f"another process was asked to stop: stopped at step {step}" in outputs[0]
+
+    pair = launch_pair(tmp_path, options)
+    outputs = [process.communicate(timeout=_PATIENCE)[0] for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    ended, alone = (
+        [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, uninterrupted)
+    )
+    assert [line["step"] for line in ended] == [line["step"] for line in alone]
+    # Two devices add the batch up in another order: float32, growing over 60 steps.
+    assert ended[-2]["loss"] == pytest.approx(alone[-2]["loss"], rel=1e-3)
+    assert ended[-1]["mse"] == pytest.approx(alone[-1]["mse"], rel=1e-3)
+
+
 def test_a_second_interrupt_aborts():
     program = (
         "import os, signal\n"
@@ -155,11 +189,9 @@ def test_handlers_can_be_put_back():
 
 
 def test_a_line_cut_short_is_dropped(uninterrupted, tmp_path):
-    from lgs_jax.training import logging
-
     lines = (uninterrupted / "metrics.jsonl").read_text().splitlines(keepends=True)
     (tmp_path / "metrics.jsonl").write_text("".join(lines[:12]) + lines[12][:20])
-    with logging.RunLog(pathlib.Path(tmp_path), start_step=9, tensorboard=False) as log:
+    with logging.RunLog(tmp_path, start_step=9, tensorboard=False) as log:
         assert log.last("train") is not None
         assert log.last("train", 10) is None
     assert (tmp_path / "metrics.jsonl").read_text() == "".join(lines[:9])

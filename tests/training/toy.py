@@ -1,9 +1,9 @@
 """A tiny task for tests of the trainer, and a program that trains it.
 
-    python toy.py WORKDIR '{"num_steps": 20}' [--step-seconds=0.01]
+    python toy.py WORKDIR '{"num_steps": 20}' [SECONDS_PER_STEP [COORDINATOR COUNT INDEX]]
 
-The model fits y = tanh(x a) b; a batch is a function of the step. Run as a program it leaves the
-final parameters in WORKDIR/final.npz.
+The model fits y = tanh(x a) b; a batch is a function of the step. The last three arguments make it
+one process of several.
 """
 
 import json
@@ -82,7 +82,9 @@ def train_batches(size, seconds=0.0):
         step = start_step
         while True:
             time.sleep(seconds)
-            yield make_batch(step, size)
+            local = size // jax.process_count()
+            mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
+            yield {name: value[mine] for name, value in make_batch(step, size).items()}
             step += 1
 
     return batches
@@ -147,6 +149,9 @@ def assert_same_state(workdir, other, options):
 def main():
     workdir, options = pathlib.Path(sys.argv[1]), json.loads(sys.argv[2])
     stop = preemption.StopSignal().install()
+    if sys.argv[4:]:
+        address, count, index = sys.argv[4:]
+        jax.distributed.initialize(address, int(count), int(index))
     try:
         train(workdir, options, seconds=float(sys.argv[3]) if sys.argv[3:] else 0.0, stop=stop)
     except preemption.Preempted:

@@ -1,0 +1,117 @@
+"""The training command: what it refuses at once, where it writes, and one run to the end."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from lgs_jax import main, settings
+from lgs_jax.training import preemption
+
+TINY = """
+import ml_collections
+
+def get_config(variant=None):
+    config = ml_collections.ConfigDict()
+    config.task = "vae"
+    config.seed = 0
+    config.data = ml_collections.ConfigDict({
+        "source": "procedural", "num_scenes": 6, "holdout": 0.34, "num_frames": 5,
+        "height": 16, "width": 16, "context_views": 2, "target_views": 1,
+    })
+    config.model = ml_collections.ConfigDict({
+        "compression": 8, "latent_channels": 2, "patch_size": 2, "widths": (8, 8, 8),
+        "attention_levels": (), "num_heads": 1,
+    })
+    config.loss = ml_collections.ConfigDict({"l2": 1.0})
+    config.metrics = ml_collections.ConfigDict({"lpips": "none"})
+    config.optimizer = ml_collections.ConfigDict({"learning_rate": 1e-3})
+    config.training = ml_collections.ConfigDict({
+        "num_steps": 4, "batch_size": 2, "log_every": 1, "eval_every": 2, "eval_scenes": 3,
+        "save_every": 2,
+    })
+    config.mesh = ml_collections.ConfigDict({"data": 1})
+    return config
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "tiny.py"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def config(config_file):
+    namespace = {}
+    exec(config_file.read_text(), namespace)
+    return namespace["get_config"]().to_dict()
+
+
+@pytest.mark.parametrize(
+    ("group", "key", "message"),
+    [
+        ("training", "num_stpes", r"config\.training\.num_stpes; did you mean 'num_steps'"),
+        ("data", "hieght", r"config\.data\.hieght; did you mean 'height'"),
+        ("optimizer", "learning_rat", r"config\.optimizer\.learning_rat; did you mean 'learning_"),
+        ("mesh", "dta", r"config\.mesh\.dta; did you mean 'data'"),
+        ("training", "optimizer", r"config\.training\.optimizer belongs to config\.optimizer"),
+    ],
+)
+def test_an_unknown_key_ends_the_run_at_once(config, tmp_path, group, key, message):
+    config[group][key] = 1
+    with pytest.raises(settings.SettingsError, match=message):
+        main.run(config, str(tmp_path / "run"), preemption.StopSignal())
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unknown_or_missing_group_ends_the_run_at_once(config, tmp_path):
+    with pytest.raises(settings.SettingsError, match=r"config\.trainig; did you mean 'training'"):
+        main.run(config | {"trainig": {}}, str(tmp_path), preemption.StopSignal())
+    del config["data"]
+    with pytest.raises(settings.SettingsError, match="config lacks data"):
+        main.run(config, str(tmp_path), preemption.StopSignal())
+
+
+def test_default_workdir():
+    assert pathlib.Path(main.default_workdir("configs/vae.py")) == pathlib.Path("runs/vae")
+    assert pathlib.Path(main.default_workdir("a/b/vae.py:big")) == pathlib.Path("runs/vae-big")
+
+
+def launch(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "lgs_jax.main", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+    )
+
+
+def test_trains_continues_and_explains_itself(config_file, tmp_path):
+    """One command to the end, again with more steps, then with what it must refuse."""
+    root = pathlib.Path(tmp_path)
+    done = launch(f"--config={config_file}", cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "compilation cache:" in done.stdout
+    workdir = root / "runs" / "tiny"
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["step"] == 4
+    assert results["eval"]
+    assert list((workdir / "visuals" / "step_00000004").iterdir())
+
+    # A key that the file does not name, but the settings do; and a longer run.
+    more = ("--config.training.num_steps=5", "--config.training.keep_checkpoints=1")
+    done = launch(f"--config={config_file}", *more, cwd=root)
+    assert done.returncode == 0, done.stderr
+    assert "continues from step 4" in done.stdout
+    assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["step_00000005"]
+
+    done = launch(f"--config={config_file}", "--config.optimizer.b1=0.5", cwd=root)
+    assert done.returncode == 1
+    assert "error: " in done.stderr
+    assert "optimizer.b1: '(absent)' -> 0.5" in done.stderr
+    assert "Traceback" not in done.stderr
