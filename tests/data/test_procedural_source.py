@@ -53,7 +53,7 @@ def test_frames_traced_together_equal_frames_traced_alone():
 
 def test_only_what_is_asked_for_is_traced():
     images = make()[0].images
-    images[[3, 5]]
+    images.prefetch([5, 3])
     assert sorted(images._traced) == [3, 5]
 
 

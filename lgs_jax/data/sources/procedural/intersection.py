@@ -63,12 +63,15 @@ def enter_frustum(o: np.ndarray, d: np.ndarray, radii: np.ndarray) -> np.ndarray
 def enter(
     o: np.ndarray, d: np.ndarray, radii: np.ndarray, ends: tuple[int, int, int]
 ) -> np.ndarray:
-    """Entry into solids sorted by kind: `ends` are the numbers of rays up to each kind [N]."""
+    """Entry into solids sorted by kind [N].
+
+    `ends` are the numbers of rays up to each kind; `radii` [2, M] are for the frustums' M rays.
+    """
     boxes, ellipsoids, _ = ends
     t = np.empty(o.shape[1], np.float32)
     t[:boxes] = enter_box(o[:, :boxes], d[:, :boxes])
     t[boxes:ellipsoids] = enter_ellipsoid(o[:, boxes:ellipsoids], d[:, boxes:ellipsoids])
-    t[ellipsoids:] = enter_frustum(o[:, ellipsoids:], d[:, ellipsoids:], radii[:, ellipsoids:])
+    t[ellipsoids:] = enter_frustum(o[:, ellipsoids:], d[:, ellipsoids:], radii)
     return t
 
 

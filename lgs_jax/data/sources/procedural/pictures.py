@@ -97,7 +97,8 @@ def render(
     """
     frames = np.asarray(frames)
     rays, hits, mask, thin = primary_hits(scene, frames, height, width)
-    color, reached = shading.shade(scene, rays, hits)
+    lamp = tracing.lamp_view(scene.solids, scene.lights.lamp_position)
+    color, reached = shading.shade(scene, lamp, rays, hits)
     if supersample > 1:
         shape = (len(frames), height, width)
         code = 2 * (8 * hits.surface + hits.face) + reached
@@ -111,7 +112,7 @@ def render(
         pixel = 1 / supersample
         rays = _rays(scene, frames, np.repeat(frame, count), u, v, height, width, pixel)
         near = mask.reshape(len(mask), -1)[:, edge].repeat(count, axis=1)
-        samples, _ = shading.shade(scene, rays, tracing.trace(scene, rays, near))
+        samples, _ = shading.shade(scene, lamp, rays, tracing.trace(scene, rays, near))
         color[:, edge] = samples.reshape(3, -1, count).mean(axis=2)
     color *= 255
     color += np.float32(0.5)

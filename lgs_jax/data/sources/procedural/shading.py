@@ -8,7 +8,7 @@ import numpy as np
 
 from lgs_jax.data.sources.procedural import patterns, tracing
 from lgs_jax.data.sources.procedural.scene import Scene
-from lgs_jax.data.sources.procedural.tracing import Hits, Rays
+from lgs_jax.data.sources.procedural.tracing import Hits, LampView, Rays
 
 _FLOOR = np.float32(0.03)  # metres below which things are part of the floor (rugs)
 _CORNER_REACH = np.float32(0.3)  # metres over which corners darken
@@ -62,17 +62,16 @@ def _contact_occlusion(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray
     return floor, (near * near).max(axis=0)
 
 
-def _irradiance(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
+def _irradiance(scene: Scene, lamp: LampView, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
     """Light on the hits [3, N] over pi, and where the lamp shines [N] bool."""
     lights = scene.lights
-    towards = np.array(lights.lamp_position, np.float32)[:, None] - hits.points
+    towards = lamp.position - hits.points
     square = np.einsum("in,in->n", towards, towards)
     facing = np.einsum("in,in->n", towards, hits.normals) / np.sqrt(square)
     front = np.flatnonzero(facing > 0)
     reached = np.zeros(facing.size, bool)
-    reached[front] = tracing.lit(
-        scene, hits.points.take(front, axis=1), hits.normals.take(front, axis=1)
-    )
+    points, normals = hits.points.take(front, axis=1), hits.normals.take(front, axis=1)
+    reached[front] = tracing.lit(scene.solids, lamp, points, normals)
     # A lamp of some size: the inverse-square law, flattened near it.
     reach = np.float32(lights.lamp_reach**2)
     open_share = 1 - _CORNER_DEPTH * _corner_occlusion(scene, hits)
@@ -88,14 +87,14 @@ def _irradiance(scene: Scene, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
     return table.T @ basis, reached
 
 
-def shade(scene: Scene, rays: Rays, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
+def shade(scene: Scene, lamp: LampView, rays: Rays, hits: Hits) -> tuple[np.ndarray, np.ndarray]:
     """Display colours [3, N] in [0, 1], and whether the lamp reaches each hit [N]."""
     cosine = np.abs(np.einsum("in,in->n", hits.normals, rays.directions))
     length = np.sqrt(np.einsum("in,in->n", rays.directions, rays.directions))
     # A slanted footprint is an ellipse; the square root lies between its two axes.
     slant = np.sqrt(length / np.maximum(cosine, np.float32(0.05)))
     color = albedo(scene, hits, hits.depth * np.float32(rays.pixel) * slant)
-    light, reached = _irradiance(scene, hits)
+    light, reached = _irradiance(scene, lamp, hits)
     emission = scene.solids.emission.take(hits.surface)
     light += emission * (np.float32(1.2) - light)
     color *= light

@@ -4,7 +4,7 @@ Letters: F frames, H, W image size.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,8 @@ class Frames(Sequence):
     """The F pictures of a scene, traced on access and kept as long as this object lives.
 
     `frames[i]` is uint8 [H, W, 3]; `frames[[i, j, ...]]` traces all missing ones in one pass,
-    which is faster, and returns [K, H, W, 3].
+    which is faster, and returns [K, H, W, 3]; so does `frames.prefetch([i, j, ...])` ahead of
+    single accesses.
     """
 
     def __init__(self, scene: Scene, height: int, width: int, supersample: int):
@@ -29,13 +30,17 @@ class Frames(Sequence):
     def __len__(self) -> int:
         return len(self._scene.world_from_cam)
 
-    def __getitem__(self, frames):
-        numbers = np.arange(len(self))[frames]
-        wanted = np.atleast_1d(numbers).tolist()
-        missing = sorted(set(wanted) - self._traced.keys())
+    def prefetch(self, frames: Iterable[int]) -> None:
+        """Traces those of the frames that have not been traced yet."""
+        missing = sorted({int(frame) for frame in frames} - self._traced.keys())
         if missing:
             traced = pictures.render(self._scene, missing, *self._size, self._supersample)
             self._traced.update(zip(missing, traced))
+
+    def __getitem__(self, frames):
+        numbers = np.arange(len(self))[frames]
+        wanted = np.atleast_1d(numbers).tolist()
+        self.prefetch(wanted)
         if np.ndim(numbers) == 0:
             return self._traced[wanted[0]]
         return np.stack([self._traced[frame] for frame in wanted])

@@ -12,7 +12,7 @@ import numpy as np
 
 from lgs_jax.data.sources.procedural import intersection
 from lgs_jax.data.sources.procedural.scene import Scene
-from lgs_jax.data.sources.procedural.solids import PackedSolids
+from lgs_jax.data.sources.procedural.solids import PackedSolids, Triple
 
 _NEAR = np.float32(0.05)
 _LIFT = np.float32(2e-3)  # metres by which shadow rays start above the surface
@@ -107,7 +107,8 @@ def _enter_pairs(
             np.matmul(solids.linear[p], gathered[:, begin:end], out=d[:, begin:end])
     o = origin(solid, ray)
     ends = tuple(int(bounds[end]) for end in solids.ends)
-    t = intersection.enter(o, d, solids.radii.take(solid, axis=1), ends)
+    radii = solids.radii.take(solid[ends[1] :], axis=1)
+    t = intersection.enter(o, d, radii, ends)
     return solid, ray, t, o, d
 
 
@@ -204,23 +205,48 @@ def _describe(
     )
 
 
-def lit(scene: Scene, points: np.ndarray, normals: np.ndarray) -> np.ndarray:
-    """Whether the lamp shines on the points [3, N], ignoring which way they face [N] bool."""
-    solids = scene.solids
-    lamp = np.array(scene.lights.lamp_position, np.float32)
-    towards = points + _LIFT * normals - lamp[:, None]
-    # The lamp looks down: depth is the drop below it, so everything above it stays lit.
-    down = np.eye(4)
-    down[1, 1] = down[2, 2] = -1
+@dataclasses.dataclass(frozen=True)
+class LampView:
+    """The solids as seen from the lamp, which looks down.
+
+    Attributes:
+      position: of the lamp [3, 1].
+      low, high: corners of bounding rectangles at depth 1, (x, -y) [2, P, 1].
+      own: the lamp's position in the solids' own frames [3, P].
+    """
+
+    position: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    own: np.ndarray
+
+
+def lamp_view(solids: PackedSolids, lamp_position: Triple) -> LampView:
+    """Makes the view; it serves all pictures of a scene."""
+    lamp = np.array(lamp_position)
+    down = np.diag([1.0, -1.0, -1.0, 1.0])
     down[:3, 3] = -(down[:3, :3] @ lamp)
     low, high = bounding_rectangles(solids.corners, down[None])
+    return LampView(
+        position=lamp[:, None].astype(np.float32),
+        low=low[:, 0].T[..., None].astype(np.float32),
+        high=high[:, 0].T[..., None].astype(np.float32),
+        own=(np.einsum("pij,j->ip", solids.linear, lamp) + solids.shift.T).astype(np.float32),
+    )
+
+
+def lit(solids: PackedSolids, lamp: LampView, points: np.ndarray, normals: np.ndarray):
+    """Whether the lamp shines on the points [3, N], ignoring which way they face [N] bool."""
+    towards = points + _LIFT * normals - lamp.position
+    # Whatever is above the lamp stays lit: solids are below it.
     below = np.flatnonzero(towards[2] < -_NEAR)
-    d = towards[:, below]
+    d = towards.take(below, axis=1)
     x, y = -d[0] / d[2], d[1] / d[2]
-    low, high = low[:, 0].astype(np.float32), high[:, 0].astype(np.float32)
-    mask = (x > low[:, :1]) & (x < high[:, :1]) & (y > low[:, 1:]) & (y < high[:, 1:])
-    own = (np.einsum("pij,j->ip", solids.linear, lamp) + solids.shift.T).astype(np.float32)
-    _, ray, t, _, _ = _enter_pairs(solids, mask, lambda solid, ray: own.take(solid, axis=1), d)
+    mask = x > lamp.low[0]
+    mask &= x < lamp.high[0]
+    mask &= y > lamp.low[1]
+    mask &= y < lamp.high[1]
+    _, ray, t, _, _ = _enter_pairs(solids, mask, lambda solid, ray: lamp.own.take(solid, axis=1), d)
     result = np.ones(points.shape[1], bool)
     result[below[ray[t < 1]]] = False
     return result
