@@ -78,7 +78,7 @@ class ProceduralSource:
           seed_offset: names the collection; any integer.
           kind: "rooms", "objects", or "mixed" for about half of each.
           supersample: supersample^2 samples in pixels at edges; 1 leaves them jagged.
-          max_cached_scenes: scene descriptions (about 30 kB each, without pictures) that are kept.
+          max_cached_scenes: scene descriptions (about 15 kB each, without pictures) that are kept.
         """
         for name, value in (
             ("num_scenes", num_scenes),
