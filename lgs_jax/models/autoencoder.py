@@ -35,6 +35,7 @@ class Autoencoder(nn.Module):
       patch_size: 1, 2 or 4 image pixels per side of a pixel of level 0; divides f.
       widths: channels per level, finest first; level 0 is H / patch_size.
       blocks_per_level: blocks on the way down and again on the way up.
+      middle_blocks: blocks at the last level between the two ways.
       attention_levels: levels with self-attention within each view.
       num_heads: heads of every attention.
       cross_view: how views see each other: a mode of `nn.cross_view`, or one per level.
@@ -51,6 +52,7 @@ class Autoencoder(nn.Module):
     patch_size: int = 1
     widths: Sequence[int] = (128, 256, 384, 512)
     blocks_per_level: int = 2
+    middle_blocks: int = 2
     attention_levels: Sequence[int] = (2, 3)
     num_heads: int = 8
     cross_view: str | Sequence[str] = "resnet"
@@ -159,6 +161,7 @@ class Autoencoder(nn.Module):
             for name in (
                 "widths",
                 "blocks_per_level",
+                "middle_blocks",
                 "attention_levels",
                 "num_heads",
                 "cross_view",

@@ -56,6 +56,7 @@ class MultiViewUNet(nn.Module):
       out_level: level at which the output leaves.
       widths: channels per level, multiples of 4, finest first.
       blocks_per_level: blocks on the way down and again on the way up.
+      middle_blocks: blocks at the last level between the two ways.
       attention_levels: levels with self-attention within each view.
       num_heads: heads of every attention; must divide the widths where attention is used.
       cross_view: a mode of `nn.cross_view`, or one per level.
@@ -69,6 +70,7 @@ class MultiViewUNet(nn.Module):
     out_level: int = 0
     widths: Sequence[int] = (128, 256, 384, 512)
     blocks_per_level: int = 2
+    middle_blocks: int = 2
     attention_levels: Sequence[int] = (2, 3)
     num_heads: int = 8
     cross_view: str | Sequence[str] = "resnet"
@@ -131,7 +133,7 @@ class MultiViewUNet(nn.Module):
             for i in range(self.blocks_per_level):
                 x = block(f"down_{level}_block_{i}", level, x)
                 skips.append(x)
-        for i in range(2):
+        for i in range(self.middle_blocks):
             x = block(f"middle_block_{i}", last, x)
         for level in range(last, self.out_level - 1, -1):
             if level < last:
@@ -195,6 +197,8 @@ def _check_settings(unet: MultiViewUNet) -> None:
             )
     if unet.blocks_per_level < 1:
         raise ValueError(f"blocks_per_level={unet.blocks_per_level} must be at least 1")
+    if unet.middle_blocks < 0:
+        raise ValueError(f"middle_blocks={unet.middle_blocks} must not be negative")
     if unet.dtype not in DTYPES:
         raise ValueError(f"dtype={unet.dtype!r} must be one of {DTYPES}")
     _check_attention(unet, levels)

@@ -55,17 +55,19 @@ class GaussianHead:
             raise ValueError(
                 f"depth_activation={self.depth_activation!r} must be one of {DEPTH_ACTIVATIONS}"
             )
-        if self.near <= 0:
-            raise ValueError(f"near={self.near} must be positive")
-        _check_between("initial_opacity", self.initial_opacity, ("0", 0.0), ("1", 1.0))
-        limits = ("min_scale", self.min_scale), ("max_scale", self.max_scale)
-        _check_between("initial_scale", self.initial_scale, ("0", 0.0), limits[1])
-        _check_between("initial_scale", self.initial_scale, *limits)
-        limits = ("near", self.near), ("far", self.far)
-        if self.initial_depth is not None:
-            _check_between("initial_depth", self.initial_depth, *limits)
-        elif self.near >= self.far:
+        for name in ("near", "min_scale"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"{name}={value} must be positive")
+        if self.near >= self.far:
             raise ValueError(f"near={self.near} must be smaller than far={self.far}")
+        _check_between("initial_opacity", self.initial_opacity, "0", 0.0, "1", 1.0)
+        low, high = f"min_scale={self.min_scale}", f"max_scale={self.max_scale}"
+        _check_between(
+            "initial_scale", self.initial_scale, low, self.min_scale, high, self.max_scale
+        )
+        if self.initial_depth is not None:
+            low, high = f"near={self.near}", f"far={self.far}"
+            _check_between("initial_depth", self.initial_depth, low, self.near, high, self.far)
 
     def __call__(
         self, maps: Array, cameras: cameras_lib.Cameras, view_mask: Array | None = None
@@ -134,8 +136,7 @@ def _logit(probability: float) -> float:
 
 
 def _check_between(
-    name: str, value: float, low: tuple[str, float], high: tuple[str, float]
+    name: str, value: float, low_name: str, low: float, high_name: str, high: float
 ) -> None:
-    if not low[1] < value < high[1]:
-        bounds = [label if label in "01" else f"{label}={bound}" for label, bound in (low, high)]
-        raise ValueError(f"{name}={value} must lie between {bounds[0]} and {bounds[1]}")
+    if not low < value < high:
+        raise ValueError(f"{name}={value} must lie between {low_name} and {high_name}")
