@@ -9,7 +9,7 @@ import numpy as np
 
 from lgs_jax.data import images, normalize, views
 from lgs_jax.data.cache import FrameCache
-from lgs_jax.data.example import Source
+from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
 
@@ -49,6 +49,7 @@ def scene_entry(
             poses = normalize.mirror(poses)
         unit = normalize.scene_unit(poses[:, :3, 3], chosen[0], settings.scale)
         to_world = normalize.world_from_scene(poses[chosen[0]], settings.reference, unit)
+        _prefetch(example, index, np.concatenate(chosen), cache)
         groups = []
         for frames in chosen:
             pixels, intrinsics = zip(
@@ -73,6 +74,12 @@ def scene_entry(
         "weight": np.float32(1.0),
         "world_from_scene": to_world.astype(np.float32),
     }
+
+
+def _prefetch(example: Example, index: int, frames: np.ndarray, cache: FrameCache) -> None:
+    """Lets a source that makes several frames cheaper at once make those that are not cached."""
+    if hasattr(example.images, "prefetch"):
+        example.images.prefetch([int(f) for f in frames if (index, int(f)) not in cache])
 
 
 class _Augmentation:

@@ -26,6 +26,9 @@ class FrameCache:
     def __len__(self) -> int:
         return len(self._images)
 
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._images
+
     def get(self, key: Hashable, make: Callable[[], np.ndarray]) -> np.ndarray:
         """The image of `key`, made at the first time."""
         image = self._images.get(key)

@@ -19,7 +19,8 @@ class Example:
     Attributes:
       key: unique inside its source.
       images: F frames; `images[i]` is uint8 [H_i, W_i, 3]. Sources decode on access; an array
-        [F, H, W, 3] qualifies.
+        [F, H, W, 3] qualifies. Where several frames are cheaper at once, `images.prefetch(frames)`
+        may exist and makes them.
       world_from_cam: camera-to-world maps [F, 4, 4], float64.
       intrinsics: fx, fy, cx, cy in pixels of the frames [F, 4], float64.
       sizes: height and width of each frame [F, 2].
