@@ -1,0 +1,158 @@
+"""The multi-view autoencoder, stage 1: `python -m lgs_jax.main --config=configs/vae.py[:variant]`.
+
+| variant | data | hardware | time | expect |
+| --- | --- | --- | --- | --- |
+| (default) | procedural rooms and objects, made on the fly | 2 CPU cores | < 12 min | see docs/results.md |
+| `long` | the same | 2 CPU cores | about 1 h | see docs/results.md |
+| `realestate10k` | RealEstate10K layout, `--config.data.root=…` | 1 GPU | - | see docs/results.md |
+| `mvimgnet` | MVImgNet layout, `--config.data.root=…` | 1 GPU | - | see docs/results.md |
+| `captures` | folders with a transforms.json, `--config.data.root=…` | 1 GPU or CPU | - | see docs/results.md |
+| `paper` | RealEstate10K at 96², 6 + 6 views, full width | 8 accelerators | not run | not measured |
+
+Every value can be changed on the command line: `--config.data.height=64`. Keys that are not named
+here have the defaults of the settings classes (`DataSettings`, `LossSettings`, `OptimizerSettings`,
+`TrainSettings`, `MeshSettings`, and the attributes of `Autoencoder`).
+"""
+
+import ml_collections
+
+
+def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
+    """The configuration of a variant; None is the default, for a laptop."""
+    variants = {
+        "long": _long,
+        "realestate10k": _realestate10k,
+        "mvimgnet": _mvimgnet,
+        "captures": _captures,
+        "paper": _paper,
+    }
+    config = _laptop()
+    if variant:
+        if variant not in variants:
+            raise ValueError(f"{variant=} is not known; expected one of {', '.join(variants)}")
+        variants[variant](config)
+    return config
+
+
+def _laptop() -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    config.task = "vae"
+    config.seed = 0
+    config.data = ml_collections.ConfigDict(
+        {
+            "source": "procedural",
+            "root": "",
+            "num_scenes": 4000,
+            "num_frames": 12,
+            "height": 48,
+            "width": 48,
+            "context_views": 4,
+            "target_views": 2,
+            "reference": "first",
+        }
+    )
+    config.model = ml_collections.ConfigDict(
+        {
+            "compression": 8,
+            "latent_channels": 6,
+            "patch_size": 2,
+            "widths": (48, 96, 128),
+            "blocks_per_level": 1,
+            "attention_levels": (2,),
+            "num_heads": 4,
+            "cross_view": "resnet",
+            "dtype": "float32",
+            "remat": False,
+            "scene_head": {"near": 0.5, "far": 50.0},
+        }
+    )
+    config.loss = ml_collections.ConfigDict(
+        {"l1": 1.0, "l2": 1.0, "perceptual": "none", "perceptual_weights": "", "kl": 1e-6}
+    )
+    config.metrics = ml_collections.ConfigDict({"lpips": "none", "lpips_weights": ""})
+    config.optimizer = ml_collections.ConfigDict({"learning_rate": 1e-3, "warmup_steps": 50})
+    config.training = ml_collections.ConfigDict(
+        {
+            "num_steps": 1000,
+            "batch_size": 8,
+            "ema_decay": 0.99,
+            "log_every": 20,
+            "eval_every": 500,
+            "eval_scenes": 32,
+            "save_every": 500,
+        }
+    )
+    config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1})
+    return config
+
+
+def _long(config: ml_collections.ConfigDict) -> None:
+    """The default job for an hour."""
+    config.data.num_scenes = 40_000
+    config.training.num_steps = 6000
+    config.training.eval_every = 1000
+
+
+def _small_real(config: ml_collections.ConfigDict) -> None:
+    """A model for small photographs, on one GPU (or a CPU with patience)."""
+    config.data.height = config.data.width = 64
+    config.data.target_views = 3
+    config.data.num_scenes = None
+    config.data.num_frames = 16  # of procedural scenes only
+    config.model.patch_size = 1
+    config.model.widths = (64, 128, 192, 256)
+    config.model.attention_levels = (3,)
+    config.model.blocks_per_level = 2
+    config.optimizer.learning_rate = 4e-4
+    config.optimizer.warmup_steps = 500
+    config.training.num_steps = 50_000
+    config.training.batch_size = 16
+    config.training.ema_decay = 0.999
+    config.training.eval_every = 2500
+    config.training.save_every = 2500
+
+
+def _realestate10k(config: ml_collections.ConfigDict) -> None:
+    """Camera walks: `<root>/<split>/<id>.txt` and `<root>/frames/<split>/<id>/<timestamp>.jpg`."""
+    _small_real(config)
+    config.data.source = "realestate10k"
+    config.data.reference = "first"
+
+
+def _mvimgnet(config: ml_collections.ConfigDict) -> None:
+    """Arcs around objects: `<root>/<class>/<instance>/{images,sparse/0}`."""
+    _small_real(config)
+    config.data.source = "mvimgnet"
+    config.data.reference = "middle"
+
+
+def _captures(config: ml_collections.ConfigDict) -> None:
+    """Folders with a NeRF `transforms.json` each."""
+    _small_real(config)
+    config.data.source = "transforms"
+    config.data.reference = "middle"
+    config.data.gap_max = 4
+
+
+def _paper(config: ml_collections.ConfigDict) -> None:
+    """96², 6 encoded and 6 held-out views, a U-Net of full width (docs/paper_map.md says whose)."""
+    _realestate10k(config)
+    config.data.height = config.data.width = 96
+    config.data.context_views = config.data.target_views = 6
+    config.model.widths = (128, 256, 384, 512)
+    config.model.attention_levels = (2, 3)
+    config.model.num_heads = 8
+    config.model.dtype = "bfloat16"
+    config.model.remat = True
+    config.model.scene_head.near = 0.01
+    config.model.scene_head.far = 10.0
+    config.loss.perceptual = "lpips_vgg"
+    config.loss.perceptual_weight = 0.5
+    config.loss.view_dropout = 0.1
+    config.metrics.lpips = "vgg"
+    config.optimizer.learning_rate = 1e-4
+    config.optimizer.weight_decay = 0.01
+    config.training.num_steps = 500_000
+    config.training.batch_size = 64
+    config.training.ema_decay = 0.9999
+    config.training.eval_every = config.training.save_every = 10_000
