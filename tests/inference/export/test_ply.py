@@ -3,10 +3,13 @@
 import dataclasses
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import plyfile
 import pytest
 
+from lgs_jax import render
+from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference.export import ply
 
@@ -47,6 +50,20 @@ def test_round_trip_is_exact_to_float_rounding(tmp_path):
     np.testing.assert_allclose(read.scales, scene.scales, rtol=2e-6)
     np.testing.assert_allclose(read.opacities, scene.opacities, atol=3e-7)
     np.testing.assert_allclose(read.colors, scene.colors, atol=2e-7)
+
+
+def test_read_scene_renders_like_the_written_one(tmp_path):
+    scene = dataclasses.replace(random_scene(200), scales=np.full((200, 3), 0.3, np.float32))
+    read = ply.load_ply(ply.save_ply(tmp_path / "scene.ply", scene))
+    camera = Cameras(
+        jnp.eye(4).at[2, 3].set(-25.0), jnp.array([30.0, 30.0, 16.0, 12.0])
+    )  # the scene lies around the origin
+    before, after = (render(s, camera, height=24, width=32) for s in (scene, read))
+    assert float(before.alpha.mean()) > 0.1
+    # A few roundings of every stored number; no pixel may cross one of the renderer's thresholds by
+    # more than the least visible contribution, 1/255.
+    np.testing.assert_allclose(after.rgb, before.rgb, atol=1 / 255)
+    assert np.abs(np.asarray(after.rgb) - before.rgb).mean() < 1e-5
 
 
 def test_second_round_trip_changes_nothing(tmp_path):
