@@ -10,8 +10,8 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from lgs_jax.core import rotations
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.splat import constants
@@ -68,8 +68,8 @@ def project(
     visible, all values are finite and carry no gradient.
     """
     rows, shift = _rows(cameras.cam_from_world)
-    fx, fy, cx, cy = (cameras.intrinsics[..., None, i] for i in range(4))
-    px, py, pz = (scene.means[..., i] for i in range(3))
+    fx, fy, cx, cy = _components(cameras.intrinsics[..., None, :])
+    px, py, pz = _components(scene.means)
     cam_x, cam_y, cam_z = (r[0] * px + r[1] * py + r[2] * pz + t for r, t in zip(rows, shift))
     visible = (cam_z > near) & (cam_z < far)
     if camera_model == "pinhole":
@@ -107,6 +107,20 @@ def _rows(cam_from_world: Array) -> tuple[list[list[Array]], list[Array]]:
     ]
 
 
+def _components(array: Array) -> list[Array]:
+    """The entries of the last dimension; unlike indexing, its gradient is one concatenation."""
+    return [part[..., 0] for part in jnp.split(array, array.shape[-1], axis=-1)]
+
+
+def _unit(quat: list[Array]) -> list[Array]:
+    """Unit quaternion; the identity instead of zero, as in `core.rotations.normalize_quats`."""
+    square = sum(q * q for q in quat)
+    is_zero = square <= 1e-24
+    inverse = lax.rsqrt(jnp.where(is_zero, 1.0, square))
+    w, *xyz = (q * inverse for q in quat)
+    return [jnp.where(is_zero, 1.0, w), *(jnp.where(is_zero, 0.0, q) for q in xyz)]
+
+
 def _clip_to_frustum(slope: Array, focal: Array, center: Array, size: int) -> Array:
     """Slopes (x / z) kept within the image and a margin; gsplat's rule, gradient included."""
     margin = constants.FRUSTUM_MARGIN * 0.5 * size / focal
@@ -117,13 +131,13 @@ def _standard_deviations(
     scene: Gaussians, toward_x: list[Array], toward_y: list[Array]
 ) -> tuple[list[Array], list[Array]]:
     """The three axes of every Gaussian, as 1-sigma vectors, along the two image directions."""
-    w, qx, qy, qz = (rotations.normalize_quats(scene.quats)[..., i] for i in range(4))
+    w, qx, qy, qz = _unit(_components(scene.quats))
     axes = (  # columns of the rotation
         (1 - 2 * (qy * qy + qz * qz), 2 * (qx * qy + w * qz), 2 * (qx * qz - w * qy)),
         (2 * (qx * qy - w * qz), 1 - 2 * (qx * qx + qz * qz), 2 * (qy * qz + w * qx)),
         (2 * (qx * qz + w * qy), 2 * (qy * qz - w * qx), 1 - 2 * (qx * qx + qy * qy)),
     )
-    scales = [scene.scales[..., i] for i in range(3)]
+    scales = _components(scene.scales)
     along_x = [s * sum(d * a for d, a in zip(toward_x, axis)) for s, axis in zip(scales, axes)]
     along_y = [s * sum(d * a for d, a in zip(toward_y, axis)) for s, axis in zip(scales, axes)]
     return along_x, along_y

@@ -11,6 +11,7 @@ tiles of a batch, K splats of a step.
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,9 @@ from lgs_jax.rendering.splat import binning, constants
 from lgs_jax.rendering.splat.projection import Splats
 
 Array = jax.Array
+
+# Stands for an opacity of 0, far below what is drawn.
+_TINY = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +60,8 @@ def composite(
         empty = jnp.zeros((num_images, height, width, num_features))
         return empty, jnp.ones(empty.shape[:-1]), {"required": none, "overflow": none}
     plan = make_plan(height, width, num_splats, tile_size)
-    columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, opacities)
+    log_opacities = jnp.log(jnp.maximum(opacities, _TINY))
+    columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, log_opacities)
     records = jnp.concatenate([jnp.stack(columns, axis=-1), features], axis=-1)
 
     def one_image(args):
@@ -80,15 +85,18 @@ def make_plan(height: int, width: int, num_splats: int, tile_size: int | None) -
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _blend(records: Array, bins: binning.Bins, plan: Plan) -> Array:
-    """Blends records [N, 6 + F] into [T, F + 1, P]: features, then the final transmittance."""
+    """Blends records [N, 6 + F] into [T, F + 1, P]: features, then the final transmittance.
+
+    A record: centre x y, conic xx xy yy, logarithm of the opacity, features."""
     num_features = records.shape[-1] - 6
     table = _by_rank(records, bins)
 
     def blend_step(splats, offset_x, offset_y, state):
         """The last row of the state is the transmittance, negated once the pixel has stopped."""
         *out, signed = state
+        alphas = jnp.minimum(_unclamped_alpha(splats, offset_x, offset_y), constants.MAX_ALPHA)
         for k in range(plan.step):
-            alpha, _ = _alpha(splats, k, offset_x, offset_y)
+            alpha = alphas[:, k]
             behind = signed * (1.0 - alpha)
             drawn = behind > constants.MIN_TRANSMITTANCE
             weight = jnp.where(drawn, alpha * signed, 0.0)
@@ -131,16 +139,20 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
 
     def gradient_step(splats, ranks, batch, toward, state):
         rest, signed, gradient = state
+        raws = _unclamped_alpha(splats, *batch.offsets)
+        alphas = jnp.minimum(raws, constants.MAX_ALPHA)
+        values = jnp.einsum(
+            "bkf,bfp->bkp", splats[..., 6:], toward, precision=lax.Precision.HIGHEST
+        )
         sigmas, weights = [], []
         for k in range(plan.step):
-            alpha, raw = _alpha(splats, k, *batch.offsets)
+            raw, alpha, value = raws[:, k], alphas[:, k], values[:, k]
             behind = signed * (1.0 - alpha)
             drawn = behind > constants.MIN_TRANSMITTANCE
-            value = sum(splats[:, k, 6 + f, None] * toward[:, f] for f in range(num_features))
             weight = jnp.where(drawn, alpha * signed, 0.0)
             rest = rest - weight * value
             v_alpha = signed * value - rest / (1.0 - alpha)
-            free = drawn & (alpha > 0) & (raw <= constants.MAX_ALPHA)
+            free = drawn & (raw <= constants.MAX_ALPHA)
             sigmas.append(jnp.where(free, -raw * v_alpha, 0.0))
             weights.append(weight)
             signed = jnp.where(drawn, behind, -jnp.abs(signed))
@@ -189,26 +201,30 @@ def _splat_gradients(splats, batch, v_sigma, weights, toward, moments):
     to_xx = mx * mx * s0 - 2 * mx * sx + sxx
     to_xy = mx * my * s0 - mx * sy - my * sx + sxy
     to_yy = my * my * s0 - 2 * my * sy + syy
-    xx, xy, yy, opacity = (splats[..., i] for i in range(2, 6))
+    xx, xy, yy = (splats[..., i] for i in range(2, 5))
     columns = (
         xx * to_x + xy * to_y,
         xy * to_x + yy * to_y,
         0.5 * to_xx,
         to_xy,
         0.5 * to_yy,
-        -s0 / jnp.maximum(opacity, 1e-12),
+        -s0,
     )
     return jnp.concatenate([jnp.stack(columns, axis=-1), v_features], axis=-1)
 
 
-def _alpha(splats: Array, k: int, pixel_x: Array, pixel_y: Array) -> tuple[Array, Array]:
-    """Opacity [B, P] of the k-th splats at the pixels, 0 where skipped, and before clamping."""
-    x, y, xx, xy, yy, opacity = (splats[:, k, i, None] for i in range(6))
-    dx, dy = x - pixel_x, y - pixel_y
+def _unclamped_alpha(splats: Array, pixel_x: Array, pixel_y: Array) -> Array:
+    """Opacity [B, K, P] of splats [B, K, 6 + F] at pixels [B, P], 0 where skipped.
+
+    The exponential comes last, after all conditions: XLA never computes one twice, so that what
+    follows starts from this array instead of repeating the arithmetic before it.
+    """
+    x, y, xx, xy, yy, log_opacity = (splats[..., i, None] for i in range(6))
+    dx, dy = x - pixel_x[:, None], y - pixel_y[:, None]
     sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
-    raw = opacity * jnp.exp(-sigma)
-    seen = (sigma >= 0) & (raw >= constants.MIN_ALPHA)
-    return jnp.where(seen, jnp.minimum(raw, constants.MAX_ALPHA), 0.0), raw
+    log_alpha = log_opacity - sigma
+    seen = (sigma >= 0) & (log_alpha >= math.log(constants.MIN_ALPHA))
+    return jnp.exp(jnp.where(seen, log_alpha, -jnp.inf))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -302,7 +318,8 @@ def _while_alive(advance, local, transmittance, table: Array, batch: _Batch, pla
 
 def _by_rank(records: Array, bins: binning.Bins) -> Array:
     """Records in order of depth, and one more that draws nothing [N + 1, 6 + F]."""
-    return jnp.concatenate([records[bins.order], jnp.zeros((1, records.shape[-1]))])
+    nothing = jnp.zeros((1, records.shape[-1])).at[:, 5].set(math.log(_TINY))
+    return jnp.concatenate([records[bins.order], nothing])
 
 
 def _untile(tiled: Array, plan: Plan) -> Array:
