@@ -23,7 +23,7 @@ def get_config(variant=None):
     })
     config.model = ml_collections.ConfigDict({
         "compression": 8, "latent_channels": 2, "patch_size": 2, "widths": (8, 8, 8),
-        "attention_levels": (), "num_heads": 1,
+        "attention_levels": (), "num_heads": 1, "blocks_per_level": 1,
     })
     config.loss = ml_collections.ConfigDict({"l2": 1.0})
     config.metrics = ml_collections.ConfigDict({"lpips": "none"})
@@ -92,25 +92,24 @@ def launch(*arguments, cwd):
 
 
 def test_trains_continues_and_explains_itself(config_file, tmp_path):
-    """One command to the end, again with more steps, then with what it must refuse."""
-    root = pathlib.Path(tmp_path)
-    done = launch(f"--config={config_file}", cwd=root)
+    """One command to the end, again when there is nothing to do, then what it must refuse."""
+    done = launch(f"--config={config_file}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "compilation cache:" in done.stdout
-    workdir = root / "runs" / "tiny"
+    workdir = tmp_path / "runs" / "tiny"
     results = json.loads((workdir / "results.json").read_text())
     assert results["step"] == 4
     assert results["eval"]
     assert list((workdir / "visuals" / "step_00000004").iterdir())
 
-    # A key that the file does not name, but the settings do; and a longer run.
-    more = ("--config.training.num_steps=5", "--config.training.keep_checkpoints=1")
-    done = launch(f"--config={config_file}", *more, cwd=root)
+    # A key that the file does not name, but the settings do.
+    done = launch(f"--config={config_file}", "--config.training.save_every_seconds=9", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "continues from step 4" in done.stdout
-    assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["step_00000005"]
+    assert "training.save_every_seconds: '(absent)' -> 9" in done.stdout
+    assert "compiled" not in done.stdout  # nothing was left to do
 
-    done = launch(f"--config={config_file}", "--config.optimizer.b1=0.5", cwd=root)
+    done = launch(f"--config={config_file}", "--config.optimizer.b1=0.5", cwd=tmp_path)
     assert done.returncode == 1
     assert "error: " in done.stderr
     assert "optimizer.b1: '(absent)' -> 0.5" in done.stderr
