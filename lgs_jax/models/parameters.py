@@ -6,7 +6,7 @@ from typing import Any
 
 
 def summary(params: Mapping[str, Any], *, depth: int = 3) -> str:
-    """A table with one row per module: name, number of arrays, parameters, share of the total.
+    """A table, sorted by module: name, number of arrays, parameters, share of the total.
 
     Args:
       params: nested mapping of arrays or of `jax.ShapeDtypeStruct`s; only shapes are read.
@@ -22,7 +22,7 @@ def summary(params: Mapping[str, Any], *, depth: int = 3) -> str:
     width = max([len("module"), *map(len, rows)])
     header = f"{'module':<{width}}  {'arrays':>6}  {'parameters':>13}  {'share':>6}"
     lines = [header, "-" * len(header)]
-    for name, (count, size) in [*rows.items(), ("total", (arrays, total))]:
+    for name, (count, size) in [*sorted(rows.items()), ("total", (arrays, total))]:
         if name == "total":
             lines.append("-" * len(header))
         share = size / max(total, 1)

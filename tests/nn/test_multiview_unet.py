@@ -77,6 +77,25 @@ def test_permutes_with_the_views_and_ignores_views_left_out(mode):
     np.testing.assert_array_equal(changed[:, ::2], kept[:, ::2])
 
 
+def test_remat_changes_no_parameter_name_and_no_gradient():
+    x, cameras = _random_maps(2), _cameras(2, 3)
+    settings = {"widths": (8,), "blocks_per_level": 1, "middle_blocks": 0, "num_heads": 2}
+    gradients = []
+    for remat in (False, True):
+        unet = multiview_unet.MultiViewUNet(3, attention_levels=(0,), remat=remat, **settings)
+        loss = lambda v, u=unet: jnp.sum(u.apply(v, x, cameras, SIZE) ** 2)  # noqa: E731
+        shapes = jax.eval_shape(lambda u=unet: u.init(jax.random.key(0), x, cameras, SIZE))
+        rng = np.random.default_rng(0)
+        variables = jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, "f4"), shapes)  # noqa: B023
+        assert ("remat" in str(jax.make_jaxpr(jax.grad(loss))(variables))) == remat
+        gradients.append(jax.jit(jax.grad(loss))(variables))
+    scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradients))
+    # The same operations in another order of fusion: rounding only.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * scale), *gradients
+    )
+
+
 def test_embedding_per_scene_equals_the_same_embedding_for_every_view():
     settings = {**SMALL, "widths": (8, 12), "attention_levels": (), "cross_view": "none"}
     unet = multiview_unet.MultiViewUNet(3, **settings)
