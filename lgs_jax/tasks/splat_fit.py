@@ -58,7 +58,7 @@ class FitSettings:
         where the image has an edge.
     """
 
-    stride: int = 1
+    stride: int = 2
     start: Literal["sweep", "random"] = "sweep"
     near: float = 0.5
     far: float = 50.0
