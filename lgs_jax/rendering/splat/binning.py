@@ -8,7 +8,8 @@ draws everything, whatever the scene: there is no buffer to overflow.
 Sorts use a single uint32 operand (key and index packed together): several times faster than sorting
 pairs on CPUs, and what GPUs map to a radix sort.
 
-Letters: N splats, T tiles, S entries of a segment. Rank: position of a splat in order of depth.
+Letters: I images, N splats, T tiles, S entries of a segment. Rank: position of a splat in order of
+depth.
 """
 
 import dataclasses
@@ -28,11 +29,12 @@ _MOST = np.int32(2**31 - 1)
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The image cut into square tiles, row by row."""
+    """Images of one size cut into square tiles, row by row, one image below the other."""
 
     height: int
     width: int
     tile: int
+    images: int
 
     @property
     def columns(self) -> int:
@@ -44,13 +46,13 @@ class Grid:
 
     @property
     def num_tiles(self) -> int:
-        return self.rows * self.columns
+        return self.images * self.rows * self.columns
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Bins:
-    """The splats of one image in order of depth, those that touch no tile last; int32.
+    """The splats of I images in order of depth, those that touch no tile last; int32.
 
     Attributes:
       order: splat of each rank [N].
@@ -58,8 +60,8 @@ class Bins:
       top: first row of tiles, by rank [N].
       columns: number of columns of tiles, by rank [N].
       ends: entries up to and including this rank [N].
-      required: entries of the image, at most 2^31 - 1 [].
-      drawn: entries within the capacity [].
+      required: entries of each image, at most 2^31 - 1 [I].
+      drawn: entries of all images within the capacity [].
     """
 
     order: Array
@@ -74,16 +76,20 @@ class Bins:
 def bin_splats(
     splats: Splats, opacities: Array, grid: Grid, *, near: float, far: float, capacity: int | None
 ) -> Bins:
-    """Orders the splats [N] of one image by depth and counts the tiles they touch."""
+    """Orders the splats [I, N] of I images by depth and counts the tiles they touch.
+
+    A capacity bounds the entries of all I images together.
+    """
     left, right, top, bottom = _tile_bounds(splats, opacities, grid)
     touches = splats.visible & (right >= left) & (bottom >= top)
-    order = _depth_order(splats.depths, touches, near=near, far=far)
     columns = jnp.where(touches, right - left + 1, 0)
     counts = columns * (bottom - top + 1)
-    left, top, columns, counts = (a[order] for a in (left, top, columns, counts))
+    required = _saturating_cumsum(counts.T, grid.num_tiles)[-1]
+    top = top + grid.rows * jnp.arange(grid.images, dtype=jnp.int32)[:, None]
+    order = _depth_order(splats.depths.reshape(-1), touches.reshape(-1), near=near, far=far)
+    left, top, columns, counts = (a.reshape(-1)[order] for a in (left, top, columns, counts))
     ends = _saturating_cumsum(counts, grid.num_tiles)
-    required = ends[-1]
-    drawn = required if capacity is None else jnp.minimum(required, np.int32(min(capacity, _MOST)))
+    drawn = ends[-1] if capacity is None else jnp.minimum(ends[-1], min(capacity, int(_MOST)))
     return Bins(order, left, top, columns, ends, required, drawn)
 
 
@@ -176,7 +182,7 @@ def _sort_digit(digits: Array, index_bits: int) -> Array:
 
 
 def _saturating_cumsum(counts: Array, most: int) -> Array:
-    """Running sums of non-negative int32 [N], each at most `most`, that stop at 2^31 - 1."""
+    """Running sums of int32 [N, ...] between 0 and `most` along N, which stop at 2^31 - 1."""
     if counts.shape[0] * most <= _MOST:
-        return jnp.cumsum(counts)
+        return jnp.cumsum(counts, axis=0)
     return lax.associative_scan(lambda a, b: jnp.minimum(a, _MOST - b) + b, counts)

@@ -4,6 +4,8 @@ Letters: I images (all leading dimensions folded), N Gaussians, C colour channel
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -33,6 +35,7 @@ def render_gaussians(
     eps2d: float = constants.EPS2D,
     capacity: int | None = None,
     tile_size: int | None = None,
+    image_axes: str | tuple[str, ...] | None = None,
 ) -> Rendering:
     """Renders Gaussians [S..., N] into cameras [S..., ...]; see `rendering.api.render`.
 
@@ -53,6 +56,9 @@ def render_gaussians(
       capacity: most (splat, tile) pairs drawn per image; beyond it the farthest splats are cut and
         counted in `aux["overflow"]`. None sets no bound and is exact.
       tile_size: side of a tile in pixels; None chooses by the size of the image.
+      image_axes: axes of the mesh in context (`jax.set_mesh`) over which the images are split, the
+        first of the cameras' dimensions first; every device then draws its own. None leaves it to
+        the compiler, which is right but draws all images on all devices.
 
     Returns:
       A Rendering; `aux["required"]` counts the (splat, tile) pairs of each image and
@@ -82,9 +88,9 @@ def render_gaussians(
     folded = jax.tree.map(
         lambda a: a.reshape(-1, *a.shape[len(lead) :]), (splats, opacities, features)
     )
-    blended, transmittance, aux = dispatch.composite(
+    composite = functools.partial(
+        dispatch.composite,
         implementation,
-        *folded,
         height=height,
         width=width,
         near=near,
@@ -92,6 +98,7 @@ def render_gaussians(
         capacity=capacity,
         tile_size=tile_size,
     )
+    blended, transmittance, aux = _split(composite, image_axes)(*folded)
     blended, transmittance, aux = jax.tree.map(
         lambda a: a.reshape(*lead, *a.shape[1:]), (blended, transmittance[..., None], aux)
     )
@@ -113,6 +120,17 @@ def _check_options(
     for name, value in (("capacity", capacity), ("tile_size", tile_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be positive, or None for the default")
+
+
+def _split(composite: Callable, image_axes: str | tuple[str, ...] | None) -> Callable:
+    """Runs `composite` on every device's share of the images."""
+    if image_axes is None:
+        return composite
+    if jax.sharding.get_abstract_mesh().empty:
+        raise ValueError(f"{image_axes=} needs a mesh in context: with jax.set_mesh(mesh): ...")
+    by_image = jax.sharding.PartitionSpec(image_axes)
+    # No operation of the compositing crosses images, so there is nothing to check.
+    return jax.shard_map(composite, in_specs=by_image, out_specs=by_image, check_vma=False)
 
 
 def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:

@@ -24,6 +24,8 @@ Array = jax.Array
 
 # Stands for an opacity of 0, far below what is drawn.
 _TINY = 1e-12
+# Images are drawn together up to this many splats.
+_FOLDED_SPLATS = 65536
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,33 +61,60 @@ def composite(
         none = jnp.zeros(num_images, jnp.int32)
         empty = jnp.zeros((num_images, height, width, num_features))
         return empty, jnp.ones(empty.shape[:-1]), {"required": none, "overflow": none}
-    plan = make_plan(height, width, num_splats, tile_size)
+    plan = make_plan(
+        height,
+        width,
+        num_images=num_images,
+        num_splats=num_splats,
+        tile=tile_size,
+        fold=capacity is None,
+    )
     log_opacities = jnp.log(jnp.maximum(opacities, _TINY))
     columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, log_opacities)
     records = jnp.concatenate([jnp.stack(columns, axis=-1), features], axis=-1)
 
-    def one_image(args):
+    def draw(args):
         splats, opacities, records = args
         bins = binning.bin_splats(splats, opacities, plan, near=near, far=far, capacity=capacity)
-        blended = _untile(_blend(records, bins, plan), plan)
-        counts = {"required": bins.required, "overflow": bins.required - bins.drawn}
-        return blended[..., :-1], blended[..., -1], counts
+        blended = _blend(records.reshape(-1, records.shape[-1]), bins, plan)
+        total = jnp.sum(bins.required)
+        overflow = 0 * bins.required if capacity is None else (total - bins.drawn)[None]
+        return _untile(blended, plan), {"required": bins.required, "overflow": overflow}
 
-    integer_inputs = lax.stop_gradient((splats, opacities))
-    return lax.map(one_image, (*integer_inputs, records))
+    def group(array):
+        return array.reshape(-1, plan.images, *array.shape[1:])
+
+    inputs = (*lax.stop_gradient((splats, opacities)), records)
+    blended, aux = lax.map(draw, jax.tree.map(group, inputs))
+    blended, aux = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (blended, aux))
+    return blended[..., :-1], blended[..., -1], aux
 
 
-def make_plan(height: int, width: int, num_splats: int, tile_size: int | None) -> Plan:
-    """Chooses the sizes of tile, segment, batch and step."""
-    tile = tile_size or (4 if height * width <= 128**2 else 8)
-    grid = binning.Grid(height, width, tile)
-    segment = max(16384, 128 * grid.num_tiles)
-    return Plan(height, width, tile, segment=segment, batch=min(64, grid.num_tiles), step=8)
+def make_plan(
+    height: int, width: int, *, num_images: int, num_splats: int, tile: int | None, fold: bool
+) -> Plan:
+    """Chooses the sizes of tile, segment, batch and step.
+
+    With `fold`, several images are drawn as one: many small images keep the loops full.
+    """
+    tile = tile or (4 if height * width <= 128**2 else 8)
+    most = max(1, _FOLDED_SPLATS // num_splats) if fold else 1
+    images = max(i for i in range(1, num_images + 1) if num_images % i == 0 and i <= most)
+    grid = binning.Grid(height, width, tile, images)
+    return Plan(
+        height,
+        width,
+        tile,
+        images,
+        segment=max(16384, 128 * grid.num_tiles),
+        batch=min(64, grid.num_tiles),
+        step=8,
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _blend(records: Array, bins: binning.Bins, plan: Plan) -> Array:
-    """Blends records [N, 6 + F] into [T, F + 1, P]: features, then the final transmittance.
+    """Blends records [I * N, 6 + F] into [T, F + 1, P]: features, then the final transmittance.
 
     A record: centre x y, conic xx xy yy, logarithm of the opacity, features."""
     num_features = records.shape[-1] - 6
@@ -243,7 +272,8 @@ class _Batch:
 
     @property
     def center_y(self) -> Array:
-        return ((self.tiles // self.plan.columns + 0.5) * self.plan.tile).astype(jnp.float32)
+        row = self.tiles // self.plan.columns % self.plan.rows
+        return ((row + 0.5) * self.plan.tile).astype(jnp.float32)
 
     @property
     def offsets(self) -> tuple[Array, Array]:
@@ -323,9 +353,9 @@ def _by_rank(records: Array, bins: binning.Bins) -> Array:
 
 
 def _untile(tiled: Array, plan: Plan) -> Array:
-    """[T, C, P] -> [H, W, C]."""
+    """[T, C, P] -> [I, H, W, C]."""
     side, channels = plan.tile, tiled.shape[1]
-    image = tiled.reshape(plan.rows, plan.columns, channels, side, side)
-    image = image.transpose(0, 3, 1, 4, 2)
-    image = image.reshape(plan.rows * side, plan.columns * side, channels)
-    return image[: plan.height, : plan.width]
+    image = tiled.reshape(plan.images, plan.rows, plan.columns, channels, side, side)
+    image = image.transpose(0, 1, 4, 2, 5, 3)
+    image = image.reshape(plan.images, plan.rows * side, plan.columns * side, channels)
+    return image[:, : plan.height, : plan.width]
