@@ -282,7 +282,7 @@ class SplatFitTask:
     def describe(self, params: Params) -> str:
         """How many scenes and splats are fitted."""
         scenes, *grid = params["depth"].shape
-        return f"{scenes} scenes of {int(np.prod(grid)):,} splats, fitted one by one"
+        return f"{scenes} scenes of {int(np.prod(grid)):,} splats, each fitted to its own views"
 
     def loss(
         self, params: Params, batch: Mapping[str, Any], key: Array

@@ -199,7 +199,7 @@ def task_and_params():
 def test_task_improves_its_scenes_by_gradient_descent(task_and_params):
     task, params = task_and_params
     assert task.describe(jax.eval_shape(lambda: params)) == (
-        "2 scenes of 192 splats, fitted one by one"
+        "2 scenes of 192 splats, each fitted to its own views"
     )
     step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
     losses = []
