@@ -48,8 +48,6 @@ def test_image_and_every_gradient(shared, name, implementation):
     width, height = (int(v) for v in vector["in_wh"])
     with_depth = bool(vector["in_depth"])
 
-    @jax.jit
-    @jax.value_and_grad(has_aux=True)
     def run(p):
         scene, cameras = _scene(p, intrinsics)
         out = render(
@@ -66,7 +64,7 @@ def test_image_and_every_gradient(shared, name, implementation):
         loss = jnp.sum(image * vector["cot_render"]) + jnp.sum(out.alpha * vector["cot_alpha"])
         return loss, (image, out.alpha)
 
-    (_, (image, alpha)), gradients = run(parameters)
+    (_, (image, alpha)), gradients = jax.jit(jax.value_and_grad(run, has_aux=True))(parameters)
     np.testing.assert_allclose(image, vector["f64_render"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(alpha, vector["f64_alpha"], rtol=0, atol=1e-5)
     for parameter in PARAMETERS:

@@ -1,0 +1,16 @@
+"""python -m lgs_jax benchmark WHAT: measures a part of the package on this machine."""
+
+import argparse
+
+from lgs_jax.cli import benchmark_rasterizer
+
+_BENCHMARKS = {"rasterizer": benchmark_rasterizer.main}
+
+
+def main(arguments: list[str]) -> None:
+    """Runs one benchmark."""
+    parser = argparse.ArgumentParser(prog="python -m lgs_jax benchmark", description=__doc__)
+    parser.add_argument("what", choices=sorted(_BENCHMARKS))
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
+    options = parser.parse_args(arguments)
+    _BENCHMARKS[options.what](options.rest)

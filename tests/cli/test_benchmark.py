@@ -1,0 +1,36 @@
+"""The benchmark of the rasterizer and the dispatch of commands."""
+
+import json
+
+import numpy as np
+
+from lgs_jax import __main__
+from lgs_jax.cli import benchmark_rasterizer
+
+
+def test_commands_are_listed_and_unknown_ones_refused(capsys):
+    assert __main__.main(["bench"]) == 2
+    assert "benchmark" in capsys.readouterr().err
+    assert __main__.main(["--help"]) == 0
+    assert "benchmark" in capsys.readouterr().out
+    assert "benchmark-rasterizer" not in __main__.commands()
+
+
+def test_a_small_benchmark_prints_json(capsys):
+    arguments = "benchmark rasterizer --scenes rand16k --resolutions 16 --repeats 1 --json"
+    assert __main__.main([*arguments.split(), "--no-scaling"]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    result = json.loads(line)
+    assert result["case"] == "rand16k-16"
+    assert result["entries"] > 16384
+    assert 0 < result["forward_ms"] <= result["forward_median_ms"]
+
+
+def test_scenes_face_the_camera():
+    for scene, pose in (
+        benchmark_rasterizer.random_scene(100, 0),
+        benchmark_rasterizer.pixel_aligned_scene(2, 8, 0),
+    ):
+        local = (np.asarray(scene.means) - pose[:3, 3]) @ pose[:3, :3]
+        assert (local[:, 2] > 1).all()
+        assert np.mean(np.abs(local[:, :2]) < 0.6 * local[:, 2:]) > 0.8

@@ -1,0 +1,203 @@
+"""Every implementation of the compositing, on named cases, against the dense definition."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgs_jax.core import cameras as camera_lib
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering.api import render
+from lgs_jax.rendering.splat import dispatch
+
+IMPLEMENTATIONS = [name for name in dispatch.IMPLEMENTATIONS if name != "reference"]
+
+
+def make_scene(seed, *, lead=(), num=60, channels=3, scale=0.15, opacity=(0.1, 0.9), z=(2.0, 5.0)):
+    rng = np.random.default_rng(seed)
+    depth = rng.uniform(*z, (*lead, num, 1))
+    means = np.concatenate([rng.uniform(-0.6, 0.6, (*lead, num, 2)) * np.abs(depth), depth], -1)
+    arrays = (
+        means,
+        rng.normal(size=(*lead, num, 4)),
+        scale * np.exp(0.5 * rng.normal(size=(*lead, num, 3))),
+        rng.uniform(*opacity, (*lead, num)),
+        rng.uniform(size=(*lead, num, channels)),
+    )
+    return Gaussians(*(jnp.asarray(a, jnp.float32) for a in arrays))
+
+
+def make_cameras(height, width, lead=(), seed=0):
+    rng = np.random.default_rng(seed)
+    center = jnp.asarray(0.2 * rng.normal(size=(*lead, 3)), jnp.float32)
+    pose = camera_lib.look_at(center, jnp.array([0.0, 0.1, 4.0]), jnp.array([0.0, -1.0, 0.0]))
+    focal = 0.9 * width
+    k = jnp.array([focal, 1.1 * focal, 0.48 * width, 0.53 * height])
+    return Cameras(pose, jnp.broadcast_to(k, (*lead, 4)))
+
+
+# name: (scene, cameras' leading dimensions, (height, width), options)
+CASES = {
+    "plain": (make_scene(0), (), (16, 16), {}),
+    "size_not_multiple_of_tile": (make_scene(1), (), (13, 22), {}),
+    "one_channel": (make_scene(2, channels=1), (), (9, 16), {}),
+    "seven_channels": (make_scene(3, channels=7), (), (16, 12), {}),
+    "batch": (make_scene(4, lead=(2,)), (2, 3), (8, 12), {}),
+    "saturated": (make_scene(5, opacity=(0.95, 1.0), scale=0.5), (), (16, 16), {}),
+    "tiny": (make_scene(6, scale=1e-4), (), (16, 16), {}),
+    "huge": (make_scene(7, scale=5.0), (), (16, 16), {}),
+    "some_behind": (make_scene(8, z=(-3.0, 4.0)), (), (16, 16), {}),
+    "all_behind": (make_scene(9, z=(-4.0, -2.0)), (), (16, 16), {}),
+    "transparent": (make_scene(10, opacity=(0.0, 0.004)), (), (16, 16), {}),
+    "antialiased": (make_scene(11, scale=0.03), (), (16, 16), {"antialiased": True}),
+    "orthographic": (make_scene(12), (), (16, 16), {"camera_model": "orthographic"}),
+    "near_far": (make_scene(13), (), (16, 16), {"near": 3.0, "far": 4.0}),
+    "accumulated_depth": (make_scene(14), (), (16, 16), {"depth_mode": "accumulated"}),
+}
+
+
+@functools.partial(jax.jit, static_argnames=("size", "implementation", "options"))
+def _gradients(scene, cameras, background, weights, *, size, implementation, options):
+    def loss(scene, cameras, background):
+        out = render(
+            scene,
+            cameras,
+            height=size[0],
+            width=size[1],
+            background=background,
+            implementation=implementation,
+            **dict(options),
+        )
+        images = (out.rgb, out.alpha, out.depth)
+        return sum(jnp.sum(i * w) for i, w in zip(images, weights)), (images, out.aux)
+
+    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(scene, cameras, background)
+
+
+@functools.cache
+def _run(name, implementation):
+    """Cases of equal shapes and options share one compilation."""
+    scene, lead, size, options = CASES[name]
+    rng = np.random.default_rng(1)
+    weights = [rng.normal(size=(*lead, *size, c)) for c in (scene.num_channels, 1, 1)]
+    return _gradients(
+        scene,
+        make_cameras(*size, lead),
+        jnp.linspace(0.1, 0.9, scene.num_channels),
+        weights,
+        size=size,
+        implementation=implementation,
+        options=tuple(options.items()),
+    )
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_agrees_with_the_reference(implementation, name):
+    gradients, (images, aux) = _run(name, implementation)
+    expected_gradients, (expected_images, _) = _run(name, "reference")
+    for got, want in zip(images, expected_images):
+        np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5)
+    for got, want in zip(jax.tree.leaves(gradients), jax.tree.leaves(expected_gradients)):
+        assert np.isfinite(got).all()
+        # Float32 sums over up to 256 pixels and 60 splats, in different order.
+        scale = max(np.linalg.norm(want), 1e-6)
+        assert np.linalg.norm(got - want) / scale < 3e-5
+    assert (np.asarray(aux["overflow"]) == 0).all()
+    assert aux["required"].shape == images[0].shape[:-3]
+
+
+def test_cases_draw_something():
+    """The cases above would agree on empty images too; only these two may be empty."""
+    for name in CASES:
+        _, ((_, alpha, _), _) = _run(name, "reference")
+        assert (np.asarray(alpha).max() > 0.01) == (name not in ("all_behind", "transparent")), name
+    _, ((_, alpha, _), _) = _run("saturated", "reference")
+    assert np.mean(alpha > 0.999) > 0.5
+
+
+@pytest.mark.parametrize("implementation", ["xla", "reference"])
+def test_no_gaussians_show_the_background(implementation):
+    scene = jax.tree.map(lambda a: a[:0], make_scene(0))
+    cameras = make_cameras(8, 8)
+    out = render(scene, cameras, height=8, width=8, background=0.3, implementation=implementation)
+    np.testing.assert_array_equal(out.rgb, np.full((8, 8, 3), 0.3, np.float32))
+    np.testing.assert_array_equal(out.alpha, 0)
+    np.testing.assert_array_equal(out.depth, 0)
+
+
+def test_tile_size_does_not_change_the_image():
+    scene, cameras = make_scene(20, num=300, scale=0.05), make_cameras(29, 37)
+
+    def run(tile_size):
+        def loss(scene):
+            out = render(scene, cameras, height=29, width=37, tile_size=tile_size)
+            return jnp.sum(jnp.sin(out.rgb)) + jnp.sum(out.depth), out
+
+        return jax.jit(jax.grad(loss, has_aux=True))(scene)
+
+    gradient, out = run(4)
+    other_gradient, other = run(7)
+    np.testing.assert_allclose(other.rgb, out.rgb, atol=2e-6)
+    for got, want in zip(jax.tree.leaves(other_gradient), jax.tree.leaves(gradient)):
+        np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
+
+
+def test_capacity_cuts_the_farthest_and_counts_them():
+    scene, cameras = make_scene(21, num=200), make_cameras(16, 16)
+
+    @functools.partial(jax.jit, static_argnames="capacity")
+    def run(scene, capacity=None):
+        return render(scene, cameras, height=16, width=16, depth_mode=None, capacity=capacity)
+
+    full = run(scene)
+    required = int(full.aux["required"])
+    assert required > 400
+    half = run(scene, capacity=required // 2)
+    assert int(half.aux["overflow"]) == required - required // 2
+    assert int(half.aux["required"]) == required
+    # Without the farther half of the splats the capacity is what they need: the same image.
+    points = jnp.append(scene.means, jnp.ones((200, 1)), axis=-1)
+    z = np.asarray(points @ cameras.cam_from_world[2])
+    is_near = z <= np.median(z)
+    near = dataclasses.replace(scene, opacities=jnp.where(is_near, scene.opacities, 0.0))
+    kept = run(near)
+    cut = run(scene, capacity=int(kept.aux["required"]))
+    assert int(cut.aux["overflow"]) > 0
+    np.testing.assert_allclose(cut.rgb, kept.rgb, atol=1e-6)
+    assert np.abs(cut.rgb - full.rgb).max() > 1e-3
+
+
+def test_capacity_counts_each_image_by_itself():
+    scene, cameras = make_scene(22, lead=(2,), num=60), make_cameras(8, 8, (2,))
+    scene = dataclasses.replace(scene, opacities=scene.opacities * jnp.array([[1.0], [0.0]]))
+    out = render(scene, cameras, height=8, width=8, capacity=10)
+    required = np.asarray(out.aux["required"])
+    assert required[0] > 10
+    assert required[1] == 0
+    np.testing.assert_array_equal(out.aux["overflow"], np.maximum(required - 10, 0))
+
+
+def test_images_drawn_together_equal_images_drawn_alone():
+    scene, cameras = make_scene(23, lead=(3,), num=50), make_cameras(10, 14, (3, 2), seed=4)
+    draw = jax.jit(lambda s, c: render(s, c, height=10, width=14))
+    together = draw(scene, cameras)
+    for b in range(3):
+        for v in range(2):
+            alone = draw(scene[b], cameras[b, v])
+            np.testing.assert_allclose(together.rgb[b, v], alone.rgb, atol=1e-6)
+            np.testing.assert_allclose(together.depth[b, v], alone.depth, atol=1e-5)
+            assert int(together.aux["required"][b, v]) == int(alone.aux["required"])
+
+
+def test_many_segments():
+    """More entries than one segment holds, so that state crosses from one to the next."""
+    scene, cameras = make_scene(24, num=3000, scale=0.6, opacity=(0.01, 0.05)), make_cameras(32, 32)
+    out = render(scene, cameras, height=32, width=32)
+    assert int(out.aux["required"]) > 2 * 16384
+    expected = render(scene, cameras, height=32, width=32, implementation="reference")
+    np.testing.assert_allclose(out.rgb, expected.rgb, atol=1e-5)
