@@ -5,8 +5,9 @@ Letters: I images (all leading dimensions folded), N Gaussians, C colour channel
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -68,33 +69,75 @@ def render_gaussians(
     _check_options(camera_model, eps2d, capacity, tile_size)
     lead = cameras.batch_shape
     scene = _align(scene, lead)
-    behind = _background(background, lead, scene.colors)
-    splats = projection.project(
+    return _draw(
         scene,
         cameras,
-        height=height,
-        width=width,
-        near=near,
-        far=far,
-        eps2d=eps2d,
-        camera_model=camera_model,
+        _background(background, lead, scene.colors),
+        lens=_Lens(height, width, near, far, eps2d, camera_model),
+        antialiased=antialiased,
+        depth_mode=depth_mode,
+        implementation=implementation,
+        capacity=capacity,
+        tile_size=tile_size,
+        image_axes=image_axes,
     )
+
+
+class _Lens(NamedTuple):
+    """The part of the options that the projection takes."""
+
+    height: int
+    width: int
+    near: float
+    far: float
+    eps2d: float
+    camera_model: str
+
+
+# Compiled here too, so that a call outside of `jit` is not hundreds of small operations.
+@functools.partial(
+    jax.jit,
+    static_argnames=(
+        "lens",
+        "antialiased",
+        "depth_mode",
+        "implementation",
+        "capacity",
+        "tile_size",
+        "image_axes",
+    ),
+)
+def _draw(
+    scene: Gaussians,
+    cameras: Cameras,
+    background: Array,
+    *,
+    lens: _Lens,
+    antialiased: bool,
+    depth_mode: str | None,
+    implementation: str | None,
+    capacity: int | None,
+    tile_size: int | None,
+    image_axes: str | tuple[str, ...] | None,
+) -> Rendering:
+    lead, channels = cameras.batch_shape, scene.num_channels
+    splats = projection.project(scene, cameras, **lens._asdict())
     shape = splats.x.shape
     opacities = jnp.broadcast_to(scene.opacities, shape)
     opacities = opacities * splats.compensation if antialiased else opacities
-    features = jnp.broadcast_to(scene.colors, (*shape, scene.num_channels))
+    features = jnp.broadcast_to(scene.colors, (*shape, channels))
     if depth_mode is not None:
         features = jnp.concatenate([features, splats.depths[..., None]], axis=-1)
     folded = jax.tree.map(
-        lambda a: a.reshape(-1, *a.shape[len(lead) :]), (splats, opacities, features)
+        lambda a: a.reshape(math.prod(lead), *a.shape[len(lead) :]), (splats, opacities, features)
     )
     composite = functools.partial(
         dispatch.composite,
         implementation,
-        height=height,
-        width=width,
-        near=near,
-        far=far,
+        height=lens.height,
+        width=lens.width,
+        near=lens.near,
+        far=lens.far,
         capacity=capacity,
         tile_size=tile_size,
     )
@@ -102,8 +145,8 @@ def render_gaussians(
     blended, transmittance, aux = jax.tree.map(
         lambda a: a.reshape(*lead, *a.shape[1:]), (blended, transmittance[..., None], aux)
     )
-    alpha, channels = 1.0 - transmittance, scene.num_channels
-    rgb = blended[..., :channels] + transmittance * behind[..., None, None, :]
+    alpha = 1.0 - transmittance
+    rgb = blended[..., :channels] + transmittance * background[..., None, None, :]
     depth = None if depth_mode is None else blended[..., channels:]
     if depth_mode == "expected":
         depth = depth / jnp.maximum(alpha, constants.MIN_ALPHA_FOR_DEPTH)
