@@ -28,11 +28,9 @@ def main(argv: list[str]) -> None:
     if CONFIG.value is None or argv[1:]:
         sys.exit(f"{'unknown argument ' + argv[1] if argv[1:] else 'no --config'}\n{__doc__}")
     name = config_flags.get_config_filename(flags.FLAGS["config"])
-    workdir = WORKDIR.value or default_workdir(name)
+    stop = preemption.StopSignal().install()
     try:
-        run(CONFIG.value.to_dict(), workdir, preemption.StopSignal().install())
-    except preemption.Preempted:
-        sys.exit(preemption.EXIT_STATUS)
+        run(CONFIG.value.to_dict(), WORKDIR.value or default_workdir(name), stop)
     except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
         sys.exit(f"error: {error}")
 
@@ -63,8 +61,9 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
 def default_workdir(config_name: str) -> str:
     """runs/vae for configs/vae.py, runs/vae-small for configs/vae.py:small."""
     file, _, variant = config_name.partition(":")
-    return str(pathlib.Path("runs") / "-".join(filter(None, (pathlib.Path(file).stem, variant))))
+    return str(pathlib.Path("runs", "-".join(filter(None, (pathlib.Path(file).stem, variant)))))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    # Otherwise absl shows Orbax's notes on every file, and they drown the progress.
+    app.run(main, argv=[sys.argv[0], "--verbosity=-1", *sys.argv[1:]])

@@ -5,9 +5,13 @@ import pathlib
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
+from PIL import Image
 
 from lgs_jax import main, settings
+from lgs_jax.metrics.mean import Mean
 from lgs_jax.training import preemption
 
 TINY = """
@@ -81,6 +85,45 @@ def test_default_workdir():
     assert pathlib.Path(main.default_workdir("a/b/vae.py:big")) == pathlib.Path("runs/vae-big")
 
 
+class MeanColor:
+    """The cheapest task that takes a real batch: one colour for every pixel."""
+
+    def init(self, key):
+        return {"color": jax.random.uniform(key, (3,))}
+
+    def errors(self, params, batch):
+        images = batch["target"]["images"] / 255.0
+        return jnp.mean((images - params["color"]) ** 2, axis=(1, 2, 3, 4))
+
+    def loss(self, params, batch, key):
+        return jnp.mean(self.errors(params, batch)), {}
+
+    def evaluate(self, params, batch, key):
+        return {"mse": Mean.of(self.errors(params, batch), batch["weight"])}
+
+    def visualize(self, params, batch, key):
+        return {"view": batch["target"]["images"][0, 0]}
+
+    def describe(self, params):
+        return "one colour"
+
+
+def test_joins_settings_data_task_and_pictures(config, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setenv("LGS_JAX_CACHE", "off")
+    monkeypatch.setattr(main.tasks, "make_task", lambda *args: asked.append(args) or MeanColor())
+    main.run(config, str(tmp_path / "run"), preemption.StopSignal())
+    assert asked == [("vae", config)]
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["step"] == 4
+    assert results["seed"] == 0
+    assert 0 < results["eval"]["mse"] < 1
+    assert results["config"] == json.loads(json.dumps(config))
+    with Image.open(tmp_path / "run" / "visuals" / "step_00000004" / "view.png") as picture:
+        assert picture.size == (16, 16)
+    main.run(config, str(tmp_path / "run"), preemption.StopSignal())  # nothing left to do
+
+
 def launch(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "lgs_jax.main", *arguments],
@@ -91,26 +134,31 @@ def launch(*arguments, cwd):
     )
 
 
-def test_trains_continues_and_explains_itself(config_file, tmp_path):
-    """One command to the end, again when there is nothing to do, then what it must refuse."""
+def test_the_command_explains_without_a_traceback(config_file, tmp_path):
+    """New keys pass absl, so that defaults can be overridden, and die at the settings."""
+    done = launch(f"--config={config_file}", "--config.training.log_evry=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "error: unknown key config.training.log_evry; did you mean 'log_every'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.slow
+def test_trains_and_continues(config_file, tmp_path):
+    """The real task through the real command, and again with a key that the file does not name."""
     done = launch(f"--config={config_file}", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "compilation cache:" in done.stdout
     workdir = tmp_path / "runs" / "tiny"
-    results = json.loads((workdir / "results.json").read_text())
-    assert results["step"] == 4
-    assert results["eval"]
+    assert json.loads((workdir / "results.json").read_text())["step"] == 4
     assert list((workdir / "visuals" / "step_00000004").iterdir())
-
-    # A key that the file does not name, but the settings do.
     done = launch(f"--config={config_file}", "--config.training.save_every_seconds=9", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "continues from step 4" in done.stdout
     assert "training.save_every_seconds: '(absent)' -> 9" in done.stdout
     assert "compiled" not in done.stdout  # nothing was left to do
-
     done = launch(f"--config={config_file}", "--config.optimizer.b1=0.5", cwd=tmp_path)
     assert done.returncode == 1
-    assert "error: " in done.stderr
     assert "optimizer.b1: '(absent)' -> 0.5" in done.stderr
     assert "Traceback" not in done.stderr

@@ -16,8 +16,15 @@ from jax.experimental import multihost_utils
 EXIT_STATUS = 75
 
 
-class Preempted(Exception):
-    """The run was asked to stop and has saved; the same command continues it."""
+class Preempted(SystemExit):
+    """The run was asked to stop and has saved; the same command continues it.
+
+    Like KeyboardInterrupt it is not an `Exception`; uncaught it ends the process with EXIT_STATUS.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(message)
+        self.code = EXIT_STATUS
 
 
 class StopSignal:

@@ -152,10 +152,7 @@ def main():
     if sys.argv[4:]:
         address, count, index = sys.argv[4:]
         jax.distributed.initialize(address, int(count), int(index))
-    try:
-        train(workdir, options, seconds=float(sys.argv[3]) if sys.argv[3:] else 0.0, stop=stop)
-    except preemption.Preempted:
-        sys.exit(preemption.EXIT_STATUS)
+    train(workdir, options, seconds=float(sys.argv[3]) if sys.argv[3:] else 0.0, stop=stop)
 
 
 if __name__ == "__main__":
