@@ -108,7 +108,8 @@ def make_plan(
         images,
         segment=max(16384, 128 * grid.num_tiles),
         batch=min(64, grid.num_tiles),
-        step=8,
+        # Unrolled, so what is compiled grows with it; short lists gain nothing from long steps.
+        step=8 if num_splats >= 1024 else 2,
     )
 
 
