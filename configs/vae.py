@@ -1,13 +1,15 @@
 """The multi-view autoencoder, stage 1: `python -m lgs_jax.main --config=configs/vae.py[:variant]`.
 
-| variant | data | hardware | time | expect |
-| --- | --- | --- | --- | --- |
-| (default) | procedural rooms and objects, made on the fly | 2 CPU cores | < 12 min | see docs/results.md |
-| `long` | the same | 2 CPU cores | about 1 h | see docs/results.md |
-| `realestate10k` | RealEstate10K layout, `--config.data.root=…` | 1 GPU | - | see docs/results.md |
-| `mvimgnet` | MVImgNet layout, `--config.data.root=…` | 1 GPU | - | see docs/results.md |
-| `captures` | folders with a transforms.json, `--config.data.root=…` | 1 GPU or CPU | - | see docs/results.md |
-| `paper` | RealEstate10K at 96², 6 + 6 views, full width | 8 accelerators | not run | not measured |
+| variant | data | made for |
+| --- | --- | --- |
+| (default) | procedural rooms and objects, ray traced from a seed | 2 CPU cores, under 12 minutes |
+| `long` | the same | 2 CPU cores, about an hour |
+| `realestate10k` | RealEstate10K layout, `--config.data.root=...` | one GPU |
+| `mvimgnet` | MVImgNet layout, `--config.data.root=...` | one GPU |
+| `captures` | folders with a transforms.json, `--config.data.root=...` | one GPU |
+| `paper` | RealEstate10K at 96 x 96, 6 + 6 views, full width | several accelerators; never run |
+
+Scores to expect, with the commands that gave them, are in docs/results.md.
 
 Every value can be changed on the command line: `--config.data.height=64`. Keys that are not named
 here have the defaults of the settings classes (`DataSettings`, `LossSettings`, `OptimizerSettings`,

@@ -42,19 +42,22 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     if DISTRIBUTED.value:
         jax.distributed.initialize()
     print(compilation_cache.enable(), flush=True)
-    source, held_out = (pipeline.make_source(data, split) for split in ("train", "eval"))
+    source, held_out = sources = [pipeline.make_source(data, split) for split in ("train", "eval")]
+    print(*(each.report.summary() for each in sources), sep="\n", flush=True)
     batches = {"seed": train.seed, "batch_size": train.batch_size}
     batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
-    held = {"batch_size": train.evaluation_batch_size, "num_scenes": train.eval_scenes}
     loop.train(
         tasks.make_task(config["task"], config),
         train,
         workdir=workdir,
         config_json=config,
         train_batches=lambda s: pipeline.train_batches(source, data, start_step=s, **batches),
-        eval_batches=lambda: pipeline.eval_batches(held_out, data, **held),
+        eval_batches=lambda: pipeline.eval_batches(
+            held_out, data, batch_size=train.evaluation_batch_size, num_scenes=train.eval_scenes
+        ),
         write_visuals=visuals.write_visuals,
         stop=stop,
+        data_report={"train": source.report.to_json(), "eval": held_out.report.to_json()},
     )
 
 

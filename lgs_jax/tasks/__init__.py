@@ -4,6 +4,8 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from lgs_jax import settings
+
 TASKS = ("vae", "splat_fit")
 
 
@@ -11,8 +13,8 @@ def make_task(name: str, config: Mapping[str, Any]) -> Any:
     """The task of that name, from the groups of a whole configuration (plain mappings).
 
     Raises:
-      ValueError: if there is no such task.
+      lgs_jax.settings.SettingsError: if there is no such task.
     """
     if name not in TASKS:
-        raise ValueError(f"config.task is {name!r}; expected one of {', '.join(TASKS)}")
+        raise settings.SettingsError(f"config.task is {name!r}; expected one of {', '.join(TASKS)}")
     return importlib.import_module(f"lgs_jax.tasks.{name}").from_config(config)

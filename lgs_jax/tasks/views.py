@@ -37,6 +37,12 @@ def concatenate(first: Views, second: Views) -> Views:
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), first, second)
 
 
+def draw(key: Array, group: Views, count: int) -> Views:
+    """`count` different views, the same ones of every scene."""
+    chosen = jax.random.permutation(key, group.images.shape[1])[:count]
+    return jax.tree.map(lambda x: x[:, chosen], group)
+
+
 def nearest(context: Views, target: Views) -> Array:
     """The context image [B, K, H, W, 3] that is nearest to each target view.
 

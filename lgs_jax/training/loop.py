@@ -45,6 +45,7 @@ def train(
     eval_batches: Callable[[], Iterator[Batch]],
     write_visuals: WriteVisuals,
     stop: preemption.StopSignal | None = None,
+    data_report: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Trains a task to the end, or continues it from the newest checkpoint in the workdir.
 
@@ -58,6 +59,7 @@ def train(
       eval_batches: the batches of one evaluation, in full on every process.
       write_visuals: writes what `task.visualize` returns.
       stop: asks the run to save and stop; None: nothing does.
+      data_report: what the data sources left out and why; written to data_report.json.
 
     Returns:
       what was written to results.json.
@@ -70,6 +72,8 @@ def train(
     """
     with contextlib.ExitStack() as stack:
         run = start.open_run(task, settings, workdir, config_json, stack)
+        if data_report is not None and jax.process_index() == 0:
+            workdirs.write_json(run.workdir / "data_report.json", dict(data_report))
         evaluator = evaluation.Evaluator(
             task, run.mesh, seed=settings.seed, batches=eval_batches, write=write_visuals
         )

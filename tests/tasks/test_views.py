@@ -1,5 +1,6 @@
 """Views of a batch: conversion, order, and the nearest-view baseline."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -48,3 +49,18 @@ def test_nearest_counts_distance_and_direction():
     )
     shown = views.nearest(context, target)[0, :, 0, 0, 0]
     np.testing.assert_allclose(shown, [0.1, 0.2, 0.3], rtol=1e-6)
+
+
+def test_draw_takes_the_same_different_views_of_every_scene():
+    ahead = [[0.0, 0.0, 5.0]] * 3
+    one = _views(_poses([[0.0, 0, 0], [1.0, 0, 0], [2.0, 0, 0]], ahead), [0.0, 1.0, 2.0])
+    group = jax.tree.map(lambda x: jnp.concatenate([x, x]), one)
+    seen = set()
+    for seed in range(20):
+        drawn = views.draw(jax.random.key(seed), group, 2)
+        brightness = np.asarray(drawn.images[..., 0, 0, 0])
+        np.testing.assert_array_equal(brightness[0], brightness[1])
+        np.testing.assert_array_equal(drawn.cameras.centers[..., 0], brightness)
+        assert len(set(brightness[0])) == 2
+        seen |= set(brightness[0].tolist())
+    assert seen == {0.0, 1.0, 2.0}

@@ -1,0 +1,96 @@
+"""Every configuration: accepted by the settings, and its init, training step and evaluation fit.
+
+Nothing is computed: `jax.eval_shape` follows the shapes through the full-width networks and the
+rasterizer.
+"""
+
+import importlib.util
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lgs_jax import settings, tasks
+from lgs_jax.data import pipeline
+from lgs_jax.models import parameters
+from lgs_jax.tasks import views
+from lgs_jax.training import optimizer
+from lgs_jax.training import settings as training_settings
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
+VARIANTS = [None, "long", "realestate10k", "mvimgnet", "captures", "paper"]
+
+
+def load(file: str, variant: str | None) -> dict:
+    spec = importlib.util.spec_from_file_location("config_under_test", CONFIGS / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(variant).to_dict()
+    if config["data"]["source"] != "procedural":
+        config["data"]["root"] = "a folder"
+    # The network's weights are not part of the repository; shapes do not depend on them.
+    config["loss"]["perceptual"] = "none"
+    config["metrics"]["lpips"] = "none"
+    return config
+
+
+def abstract_batch(config: dict, num_scenes: int) -> dict:
+    height, width = config["data"]["height"], config["data"]["width"]
+
+    def group(views: int) -> dict:
+        lead = (num_scenes, views)
+        return {
+            "images": jax.ShapeDtypeStruct((*lead, height, width, 3), jnp.uint8),
+            "world_from_cam": jax.ShapeDtypeStruct((*lead, 4, 4), jnp.float32),
+            "intrinsics": jax.ShapeDtypeStruct((*lead, 4), jnp.float32),
+        }
+
+    return {
+        "context": group(config["data"]["context_views"]),
+        "target": group(config["data"]["target_views"]),
+        "weight": jax.ShapeDtypeStruct((num_scenes,), jnp.float32),
+    }
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_shapes_of_init_step_and_evaluation(variant):
+    config = load("vae.py", variant)
+    train = training_settings.from_config(config)
+    settings.build(pipeline.DataSettings, config["data"], "config.data")
+    task = tasks.make_task(config["task"], config)
+    key = jax.random.key(0)
+    params = jax.eval_shape(task.init, key)
+    transform = optimizer.make(train.optimizer)
+
+    def step(params, batch):
+        (loss, metrics), grads = jax.value_and_grad(task.loss, has_aux=True)(params, batch, key)
+        updates, _ = transform.update(grads, transform.init(params), params)
+        return loss, metrics, updates
+
+    batch = abstract_batch(config, 2)
+    loss, metrics, updates = jax.eval_shape(step, params, batch)
+    assert loss.shape == ()
+    assert all(value.shape == () for value in metrics.values())
+    assert jax.tree.map(lambda x: x.shape, updates) == jax.tree.map(lambda x: x.shape, params)
+    means = jax.eval_shape(task.evaluate, params, batch, key)
+    assert {"context_psnr", "target_psnr", "nearest_psnr"} <= means.keys()
+
+
+def test_paper_variant_has_the_sizes_of_the_paper():
+    config = load("vae.py", "paper")
+    task = tasks.make_task("vae", config)
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    context = jax.eval_shape(
+        lambda batch: views.from_batch(batch["context"]), abstract_batch(config, 1)
+    )
+    scene, posterior = jax.eval_shape(task.reconstruct, params, context)
+    # 6 views of 96 x 96: latents 12 x 12 x 6, 55,296 splats (docs/paper_map.md).
+    assert posterior.mean.shape == (1, 6, 12, 12, 6)
+    assert scene.means.shape == (1, 6 * 96 * 96, 3)
+    assert parameters.count(params) > 100e6
+
+
+def test_an_unknown_variant_lists_the_known_ones():
+    with pytest.raises(ValueError, match="realestate10k"):
+        load("vae.py", "papre")
