@@ -44,44 +44,61 @@ def _laptop() -> ml_collections.ConfigDict:
         {
             "source": "procedural",
             "root": "",
-            "num_scenes": 4000,
+            "num_scenes": 2000,
             "num_frames": 12,
             "height": 48,
             "width": 48,
             "context_views": 4,
             "target_views": 2,
+            "gap_min": 3,
             "reference": "first",
         }
     )
+    # H/4 at 48 x 48: latent maps of 12 x 12, the size of the paper's at H/8 of 96 x 96.
     config.model = ml_collections.ConfigDict(
         {
-            "compression": 8,
+            "compression": 4,
             "latent_channels": 6,
-            "patch_size": 2,
-            "widths": (48, 96, 128),
+            "patch_size": 4,
+            "widths": (64, 96),
             "blocks_per_level": 1,
-            "attention_levels": (2,),
+            "middle_blocks": 1,
+            "attention_levels": (1,),
             "num_heads": 4,
-            "cross_view": "resnet",
+            "cross_view": ("resnet", "full"),
             "dtype": "float32",
             "remat": False,
-            "scene_head": {"near": 0.5, "far": 50.0},
+            "scene_head": {"near": 0.5, "far": 50.0, "initial_depth": 3.0, "max_scale": 4.0},
         }
     )
     config.loss = ml_collections.ConfigDict(
-        {"l1": 1.0, "l2": 1.0, "perceptual": "none", "perceptual_weights": "", "kl": 1e-6}
+        {
+            "l1": 0.5,
+            "l2": 3.0,
+            "perceptual": "none",
+            "perceptual_weight": 0.5,
+            "perceptual_weights": "",
+            "pixel_color": 1.0,
+            "kl": 1e-6,
+            "target": 1.0,
+            "context_views": 1,
+            "view_dropout": 0.0,
+        }
     )
     config.metrics = ml_collections.ConfigDict({"lpips": "none", "lpips_weights": ""})
-    config.optimizer = ml_collections.ConfigDict({"learning_rate": 1e-3, "warmup_steps": 50})
+    config.optimizer = ml_collections.ConfigDict(
+        {"learning_rate": 2e-3, "warmup_steps": 50, "weight_decay": 0.0, "clip_norm": 1.0}
+    )
     config.training = ml_collections.ConfigDict(
         {
-            "num_steps": 1000,
-            "batch_size": 8,
+            "num_steps": 1200,
+            "batch_size": 4,
+            "accumulate_steps": 1,
             "ema_decay": 0.99,
             "log_every": 20,
-            "eval_every": 500,
+            "eval_every": 600,
             "eval_scenes": 32,
-            "save_every": 500,
+            "save_every": 300,
         }
     )
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1})
@@ -90,8 +107,8 @@ def _laptop() -> ml_collections.ConfigDict:
 
 def _long(config: ml_collections.ConfigDict) -> None:
     """The default job for an hour."""
-    config.data.num_scenes = 40_000
-    config.training.num_steps = 6000
+    config.data.num_scenes = 10_000
+    config.training.num_steps = 8000
     config.training.eval_every = 1000
 
 
@@ -101,10 +118,16 @@ def _small_real(config: ml_collections.ConfigDict) -> None:
     config.data.target_views = 3
     config.data.num_scenes = None
     config.data.num_frames = 16  # of procedural scenes only
+    config.data.gap_min = 1
+    config.model.compression = 8
     config.model.patch_size = 1
     config.model.widths = (64, 128, 192, 256)
     config.model.attention_levels = (3,)
     config.model.blocks_per_level = 2
+    config.model.middle_blocks = 2
+    config.model.cross_view = ("resnet", "resnet", "resnet", "full")
+    config.model.scene_head.max_scale = 10.0
+    config.loss.context_views = 0
     config.optimizer.learning_rate = 4e-4
     config.optimizer.warmup_steps = 500
     config.training.num_steps = 50_000
@@ -144,10 +167,13 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.widths = (128, 256, 384, 512)
     config.model.attention_levels = (2, 3)
     config.model.num_heads = 8
+    config.model.cross_view = "resnet"
     config.model.dtype = "bfloat16"
     config.model.remat = True
     config.model.scene_head.near = 0.01
     config.model.scene_head.far = 10.0
+    config.model.scene_head.initial_depth = 1.0
+    config.loss.pixel_color = 0.0
     config.loss.perceptual = "lpips_vgg"
     config.loss.perceptual_weight = 0.5
     config.loss.view_dropout = 0.1
