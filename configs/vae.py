@@ -91,14 +91,14 @@ def _laptop() -> ml_collections.ConfigDict:
     )
     config.training = ml_collections.ConfigDict(
         {
-            "num_steps": 1200,
+            "num_steps": 1000,
             "batch_size": 4,
             "accumulate_steps": 1,
             "ema_decay": 0.99,
             "log_every": 20,
-            "eval_every": 600,
+            "eval_every": 500,
             "eval_scenes": 32,
-            "save_every": 300,
+            "save_every": 250,
         }
     )
     config.mesh = ml_collections.ConfigDict({"data": -1, "fsdp": 1})

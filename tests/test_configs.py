@@ -19,7 +19,15 @@ from lgs_jax.training import optimizer
 from lgs_jax.training import settings as training_settings
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
-VARIANTS = [None, "long", "realestate10k", "mvimgnet", "captures", "paper"]
+VARIANTS = [
+    ("vae.py", None),
+    ("vae.py", "long"),
+    ("vae.py", "realestate10k"),
+    ("vae.py", "mvimgnet"),
+    ("vae.py", "captures"),
+    ("vae.py", "paper"),
+    ("splat_fit.py", None),  # its other variants need the data at once
+]
 
 
 def load(file: str, variant: str | None) -> dict:
@@ -30,7 +38,7 @@ def load(file: str, variant: str | None) -> dict:
     if config["data"]["source"] != "procedural":
         config["data"]["root"] = "a folder"
     # The network's weights are not part of the repository; shapes do not depend on them.
-    config["loss"]["perceptual"] = "none"
+    config.get("loss", {})["perceptual"] = "none"
     config["metrics"]["lpips"] = "none"
     return config
 
@@ -50,12 +58,13 @@ def abstract_batch(config: dict, num_scenes: int) -> dict:
         "context": group(config["data"]["context_views"]),
         "target": group(config["data"]["target_views"]),
         "weight": jax.ShapeDtypeStruct((num_scenes,), jnp.float32),
+        "scene_index": jax.ShapeDtypeStruct((num_scenes,), jnp.int32),
     }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_shapes_of_init_step_and_evaluation(variant):
-    config = load("vae.py", variant)
+@pytest.mark.parametrize(("file", "variant"), VARIANTS)
+def test_shapes_of_init_step_and_evaluation(file, variant):
+    config = load(file, variant)
     train = training_settings.from_config(config)
     settings.build(pipeline.DataSettings, config["data"], "config.data")
     task = tasks.make_task(config["task"], config)

@@ -7,6 +7,7 @@ Letters: B scenes, V context views, H W image.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -97,7 +98,7 @@ class VaeTask:
                 "encoded views; lower it, or 0 for all"
             )
         self._decode_means = jax.jit(lambda params, context: self.reconstruct(params, context)[0])
-        self._render = jax.jit(lambda scene, cameras: self.render(scene, cameras, "expected"))
+        self._render = jax.jit(functools.partial(self.render, depth_mode="expected"))
 
     def init(self, key: Array) -> Any:
         """The network's parameters."""
@@ -128,11 +129,26 @@ class VaeTask:
         return scene, posterior
 
     def render(
-        self, scene: Gaussians, cameras: Cameras, depth_mode: str | None = None
+        self,
+        scene: Gaussians,
+        cameras: Cameras,
+        *,
+        depth_mode: str | None = None,
+        split: bool = False,
     ) -> Rendering:
-        """Renders scenes [B] at cameras [B, K], on black; without depth unless asked for."""
+        """Renders scenes [B] at cameras [B, K], on black; without depth unless asked for.
+
+        With `split`, each device of the mesh in context draws its own share of the B scenes.
+        """
         height, width = self.image_size
-        return render(scene, cameras, height=height, width=width, depth_mode=depth_mode)
+        return render(
+            scene,
+            cameras,
+            height=height,
+            width=width,
+            depth_mode=depth_mode,
+            image_axes=mesh_axes() if split else None,
+        )
 
     def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """The training loss of one batch and what to log of it."""
@@ -148,7 +164,7 @@ class VaeTask:
             shown = views.draw(key_views, context, options.context_views)
         num_context = shown.images.shape[1]
         truth = views.concatenate(shown, target)
-        rendering = self.render(scene, truth.cameras)
+        rendering = self.render(scene, truth.cameras, split=True)
 
         weights = {"l1": options.l1, "l2": options.l2, "kl": options.kl}
         errors = {
@@ -186,7 +202,10 @@ class VaeTask:
         context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
         scene, _ = self.reconstruct(params, context)
         return self.metrics.of_scene(
-            lambda cameras: self.render(scene, cameras), context, target, weights=batch["weight"]
+            lambda cameras: self.render(scene, cameras, split=True),
+            context,
+            target,
+            weights=batch["weight"],
         )
 
     def visualize(self, params: Any, batch: Batch, key: Array) -> dict[str, Any]:
@@ -213,6 +232,12 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
         image_size=(data["height"], data["width"]),
         num_views=data["context_views"],
     )
+
+
+def mesh_axes() -> tuple[str, ...] | None:
+    """All axes of the mesh in context, over which batches are split; None for a single device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.axis_names if not mesh.empty and mesh.size > 1 else None
 
 
 def random_view_mask(key: Array, shape: tuple[int, int], dropout: float) -> Array:

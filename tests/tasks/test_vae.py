@@ -1,5 +1,10 @@
 """The autoencoder's task: the loss is what it says, masks and gradients reach where they should."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,11 +21,12 @@ def make_config(**loss) -> dict:
         "task": "vae",
         "data": {"height": SIZE, "width": SIZE, "context_views": VIEWS},
         "model": {
-            "compression": 8,
-            "widths": (8, 8, 8, 16),
+            "compression": 4,
+            "patch_size": 4,
+            "widths": (8,),
             "blocks_per_level": 1,
-            "attention_levels": (3,),
-            "num_heads": 2,
+            "middle_blocks": 1,
+            "attention_levels": (),
             "scene_head": {"near": 1.0, "far": 8.0},
         },
         "loss": {"l1": 1.0, "l2": 0.5, "kl": 0.01, "target": 2.0} | loss,
@@ -115,3 +121,31 @@ def test_bad_settings_are_named():
         make_task("vae", make_config(tarjet=1.0))
     with pytest.raises(ValueError, match=r"config\.task is 'vea'"):
         make_task("vea", make_config())
+
+
+TWO_DEVICES = """
+import sys
+sys.path.insert(0, {folder!r})
+import jax, numpy as np
+import test_vae
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+task = test_vae.make_task("vae", test_vae.make_config())
+params = jax.jit(task.init)(jax.random.key(0))
+batch = test_vae.make_batch()
+alone, _ = jax.jit(task.loss)(params, batch, jax.random.key(1))
+mesh = jax.make_mesh((2, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
+with jax.set_mesh(mesh):
+    together, _ = jax.jit(task.loss)(params, split, jax.random.key(1))
+np.testing.assert_allclose(together, alone, rtol=1e-5)
+"""
+
+
+def test_two_devices_give_the_loss_of_one():
+    folder = str(pathlib.Path(__file__).parent)
+    flags = "--xla_force_host_platform_device_count=2"
+    subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES.format(folder=folder)],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        check=True,
+    )
