@@ -167,7 +167,7 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.widths = (128, 256, 384, 512)
     config.model.attention_levels = (2, 3)
     config.model.num_heads = 8
-    config.model.cross_view = "resnet"
+    config.model.cross_view = ("resnet",) * 4
     config.model.dtype = "bfloat16"
     config.model.remat = True
     config.model.scene_head.near = 0.01
