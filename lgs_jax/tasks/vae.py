@@ -223,15 +223,26 @@ class VaeTask:
 
 
 def from_config(config: Mapping[str, Any]) -> VaeTask:
-    """The task of a whole configuration."""
+    """The task of a whole configuration.
+
+    Raises:
+      lgs_jax.settings.SettingsError: if the image size does not fit the network.
+    """
     data = config["data"]
-    return VaeTask(
+    task = VaeTask(
         config["model"],
         settings.build(LossSettings, config["loss"], "config.loss"),
         settings.build(view_metrics.MetricSettings, config["metrics"], "config.metrics"),
         image_size=(data["height"], data["width"]),
         num_views=data["context_views"],
     )
+    for name in ("height", "width"):
+        if data[name] % (multiple := task.model.size_multiple):
+            raise settings.SettingsError(
+                f"config.data.{name}={data[name]} must be a multiple of {multiple}, by which "
+                "config.model reduces the images; change it, or give fewer config.model.widths"
+            )
+    return task
 
 
 def mesh_axes() -> tuple[str, ...] | None:

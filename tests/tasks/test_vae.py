@@ -119,6 +119,10 @@ def test_bad_settings_are_named():
         make_task("vae", make_config(view_dropout=1.5))
     with pytest.raises(ValueError, match="did you mean 'target'"):
         make_task("vae", make_config(tarjet=1.0))
+    config = make_config()
+    config["data"]["width"] = SIZE + 2
+    with pytest.raises(ValueError, match=r"config\.data\.width=18 must be a multiple of 4"):
+        make_task("vae", config)
     with pytest.raises(ValueError, match=r"config\.task is 'vea'"):
         make_task("vea", make_config())
 
