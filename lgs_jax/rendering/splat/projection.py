@@ -107,9 +107,28 @@ def _rows(cam_from_world: Array) -> tuple[list[list[Array]], list[Array]]:
     ]
 
 
+@jax.custom_vjp
 def _components(array: Array) -> list[Array]:
-    """The entries of the last dimension; unlike indexing, its gradient is one concatenation."""
+    """The entries of the last dimension.
+
+    Its gradient is written column by column. Autodiff would concatenate them, and XLA:CPU fuses all
+    arithmetic that leads there into that concatenation, one scalar at a time: 5x slower in all.
+    """
     return [part[..., 0] for part in jnp.split(array, array.shape[-1], axis=-1)]
+
+
+def _components_forward(array: Array) -> tuple[list[Array], None]:
+    return _components(array), None
+
+
+def _components_backward(_: None, cotangents: list[Array]) -> tuple[Array]:
+    gradient = jnp.zeros((*cotangents[0].shape, len(cotangents)), cotangents[0].dtype)
+    for i, column in enumerate(cotangents):
+        gradient = gradient.at[..., i].set(column)
+    return (gradient,)
+
+
+_components.defvjp(_components_forward, _components_backward)
 
 
 def _unit(quat: list[Array]) -> list[Array]:
