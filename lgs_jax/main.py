@@ -12,6 +12,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from lgs_jax import settings, tasks
+from lgs_jax.cli import flag_parsing
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import visuals
 from lgs_jax.training import compilation_cache, loop, preemption
@@ -25,12 +26,13 @@ DISTRIBUTED = flags.DEFINE_bool("distributed", False, "Join the other processes 
 
 def main(argv: list[str]) -> None:
     """Runs one training; no traceback where the message says all."""
-    if CONFIG.value is None or argv[1:]:
+    config = flag_parsing.read(CONFIG)
+    if config is None or argv[1:]:
         sys.exit(f"{'unknown argument ' + argv[1] if argv[1:] else 'no --config'}\n{__doc__}")
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     stop = preemption.StopSignal().install()
     try:
-        run(CONFIG.value.to_dict(), WORKDIR.value or default_workdir(name), stop)
+        run(config, WORKDIR.value or default_workdir(name), stop)
     except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
         sys.exit(f"error: {error}")
 
@@ -69,4 +71,5 @@ def default_workdir(config_name: str) -> str:
 
 if __name__ == "__main__":
     # Otherwise absl shows Orbax's notes on every file, and they drown the progress.
-    app.run(main, argv=[sys.argv[0], "--verbosity=-1", *sys.argv[1:]])
+    arguments = [sys.argv[0], "--verbosity=-1", *sys.argv[1:]]
+    app.run(main, argv=arguments, flags_parser=flag_parsing.parse)

@@ -144,6 +144,17 @@ def test_the_command_explains_without_a_traceback(config_file, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_missing_group_or_file_is_explained_without_a_traceback(config_file, tmp_path):
+    done = launch(f"--config={config_file}", "--config.trainin.num_steps=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert 'Did you mean "training" instead of "trainin"' in done.stderr
+    done = launch("--config=nowhere.py", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "No such file or directory: 'nowhere.py'" in done.stderr
+
+
 @pytest.mark.slow
 def test_trains_and_continues(config_file, tmp_path):
     """The real task through the real command, and again with a key that the file does not name."""

@@ -10,6 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from lgs_jax import settings
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.models import decoder, encoder
 from lgs_jax.nn import multiview_unet
@@ -176,7 +177,9 @@ class Autoencoder(nn.Module):
         return max(len(arguments["widths"]) for arguments in every) - 1
 
     def _check(self) -> None:
-        """Raises ValueError (TypeError for an unknown option) if the attributes do not fit."""
+        """Raises ValueError if the attributes do not fit together."""
+        if self.latent_channels < 1:
+            raise ValueError(f"latent_channels={self.latent_channels} must be at least 1")
         if self.compression < 1 or self.compression & (self.compression - 1):
             raise ValueError(f"compression={self.compression} must be a power of two, such as 8")
         if self.patch_size not in PATCH_SIZES or self.compression % self.patch_size:
@@ -186,8 +189,10 @@ class Autoencoder(nn.Module):
             )
         if self.scene not in decoder.SCENE_HEADS:
             raise ValueError(f"scene={self.scene!r} must be one of {tuple(decoder.SCENE_HEADS)}")
-        decoder.SCENE_HEADS[self.scene](**(self.scene_head or {}))
-        for overrides in (self.encoder_unet, self.decoder_unet):
+        settings.build(decoder.SCENE_HEADS[self.scene], dict(self.scene_head or {}), "scene_head")
+        for name in ("encoder_unet", "decoder_unet"):
+            overrides = getattr(self, name)
+            settings.check_keys(overrides or {}, multiview_unet.MultiViewUNet.__annotations__, name)
             arguments = self._unet_arguments(overrides)
             levels = len(arguments["widths"])
             if self.latent_level >= levels:

@@ -86,7 +86,7 @@ class VaeTask:
         image_size: tuple[int, int],
         num_views: int,
     ):
-        self.model = autoencoder.Autoencoder(**model)
+        self.model = settings.build(autoencoder.Autoencoder, model, "config.model")
         self.options = loss
         self.metrics = view_metrics.ViewMetrics(metrics)
         self.perceptual = perceptual.make(loss.perceptual, weights=loss.perceptual_weights or None)

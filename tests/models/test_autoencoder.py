@@ -6,6 +6,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from lgs_jax import settings as settings_lib
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.models import autoencoder, encoder, parameters
 
@@ -176,15 +177,20 @@ def test_nested_configuration_is_accepted_and_a_misspelt_key_is_not():
     variables = jax.eval_shape(lambda: model.init(jax.random.key(0), _images(), _cameras()))
     assert "up_0_block_1" in variables["params"]["decoder"]["unet_trunk"]
     assert "up_1_block_1" not in variables["params"]["encoder"]["unet_trunk"]
-    for wrong in ({"width": 3}, {"scene_head": {"nera": 1}}, {"encoder_unet": {"width": (8,)}}):
-        with pytest.raises(TypeError, match="unexpected keyword argument"):
-            autoencoder.Autoencoder(**{**TINY, **wrong})
+    for wrong, key in (
+        ({"width": 3}, r"config\.model\.width; did you mean 'widths'"),
+        ({"scene_head": {"nera": 1}}, r"scene_head\.nera; did you mean 'near'"),
+        ({"encoder_unet": {"width": (8,)}}, r"encoder_unet\.width; did you mean 'widths'"),
+    ):
+        with pytest.raises(settings_lib.SettingsError, match=key):
+            settings_lib.build(autoencoder.Autoencoder, {**TINY, **wrong}, "config.model")
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"compression": 6}, "compression=6"),
+        ({"latent_channels": 0}, "latent_channels=0"),
         ({"patch_size": 3}, "patch_size=3"),
         ({"compression": 2, "patch_size": 4}, "patch_size=4 .*compression=2"),
         ({"compression": 16}, "compression=16 with patch_size=2 needs at least 4 widths"),
