@@ -1,0 +1,299 @@
+"""Samplers: from noise to data along a grid of log-SNRs, in one `lax.scan`.
+
+A `Sampler` is a function (denoise_fn, z_init, log_snr_grid, key) -> x:
+  denoise_fn: (z [B, ...], log_snr [B]) -> Prediction; the conditioning is closed over.
+  z_init: noise at the first level of the grid [B, ...]; see `initial_noise`.
+  log_snr_grid: S + 1 rising log-SNRs, a NumPy array, so that all coefficients of the solver are
+    made in float64 (see `grids`). The grid is a constant of the compiled program.
+  key: a typed key, from which scene i of the batch gets fold_in(key, i), or an array of keys [B],
+    one per scene: scene i of a batch equals scene i alone with key `scene_keys(key, B)[i : i + 1]`.
+  returns x [B, ...].
+
+The end: a grid stops at a finite log-SNR, where a little noise is left in z. After S solver steps
+the denoiser is asked once more, and its x prediction at the last level is returned: S + 1
+evaluations for S + 1 grid values (Heun's method: 2 S + 1). This is the step of Karras et al. 2022,
+algorithm 1, from their sigma_min to 0, and it keeps each solver's order. The x prediction of the
+level before would skip the last level; z / alpha would leave noise of exp(-max / 2) in the result.
+
+Both processes work in every sampler: they only differ in alpha and sigma. For "flow", `ddim` with
+eta = 0 is Euler's method in sigma.
+
+Letters: S steps; s, t the levels before and after a step; h half the rise of log-SNR in a step.
+"""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax import settings
+from lgs_jax.core import streams
+from lgs_jax.diffusion import parameterization
+from lgs_jax.diffusion.parameterization import Prediction
+
+Array = jax.Array
+DenoiseFn = Callable[[Array, Array], Prediction]
+Clip = Callable[[Array], Array]
+Sampler = Callable[[DenoiseFn, Array, np.ndarray, Array], Array]
+
+
+def ddim(process: str, *, eta: float = 0.0, clip: Clip | None = None) -> Sampler:
+    """DDIM, first order: z_t = alpha_t x + sqrt(sigma_t^2 - d^2) eps + d noise.
+
+    d = eta sigma_t sqrt(1 - SNR_s / SNR_t) is eq. 16 of Song et al. 2020 ("Denoising diffusion
+    implicit models") written for any alpha and sigma; the rest is their eq. 12.
+
+    Args:
+      process: "vp" or "flow", that of the denoiser.
+      eta: 0 for the deterministic sampler, 1 for DDPM's noise.
+      clip: maps each x prediction to an allowed one; eps is made to fit.
+
+    Raises:
+      ValueError: for an unknown process or an eta outside [0, 1].
+    """
+    parameterization.check_process(process)
+    if not 0 <= eta <= 1:
+        raise ValueError(f"{eta=} must be in [0, 1]; beyond 1 the variance left for eps is < 0")
+
+    def coefficients(grid: np.ndarray) -> dict[str, np.ndarray]:
+        alpha, sigma = parameterization.alpha_sigma(grid, process)
+        fresh = -(eta**2) * np.expm1(grid[:-1] - grid[1:])  # part of sigma_t^2 that is new noise
+        return {
+            "x": alpha[1:],
+            "eps": sigma[1:] * np.sqrt(1 - fresh),
+            "noise": sigma[1:] * np.sqrt(fresh),
+        }
+
+    def step(z: Array, prediction: Prediction, noise: Array, c: dict[str, Array]) -> Array:
+        return c["x"] * prediction.x + c["eps"] * prediction.eps + c["noise"] * noise
+
+    return _one_step(coefficients, step, process, clip, noisy=eta > 0)
+
+
+def ddpm(process: str, *, clip: Clip | None = None) -> Sampler:
+    """Ancestral sampling: z_t ~ q(z_t | z_s, x) with x the prediction, and its exact variance.
+
+    With r = SNR_s / SNR_t: mean (alpha_s / alpha_t) (sigma_t / sigma_s)^2 z + alpha_t (1 - r) x,
+    variance sigma_t^2 (1 - r). Ho et al. 2020, eqs. 6 and 7, in the form of Kingma et al. 2021,
+    appendix A.2, which holds for any alpha and sigma.
+
+    Args:
+      process: "vp" or "flow", that of the denoiser.
+      clip: maps each x prediction to an allowed one.
+
+    Raises:
+      ValueError: for an unknown process.
+    """
+    parameterization.check_process(process)
+
+    def coefficients(grid: np.ndarray) -> dict[str, np.ndarray]:
+        log_alpha, log_sigma = parameterization.log_alpha_sigma(grid, process)
+        fresh = -np.expm1(grid[:-1] - grid[1:])
+        return {
+            "z": np.exp(-np.diff(log_alpha) + 2 * np.diff(log_sigma)),
+            "x": np.exp(log_alpha[1:]) * fresh,
+            "noise": np.exp(log_sigma[1:]) * np.sqrt(fresh),
+        }
+
+    def step(z: Array, prediction: Prediction, noise: Array, c: dict[str, Array]) -> Array:
+        return c["z"] * z + c["x"] * prediction.x + c["noise"] * noise
+
+    return _one_step(coefficients, step, process, clip, noisy=True)
+
+
+def dpm_solver_pp_2m(process: str, *, clip: Clip | None = None) -> Sampler:
+    """DPM-Solver++(2M), second order with one evaluation per step.
+
+    z_t = (sigma_t / sigma_s) z - alpha_t (exp(-h) - 1) ((1 + 1 / 2r) x_s - (1 / 2r) x_before) with
+    r = h_before / h. Lu et al. 2022 ("DPM-Solver++"), algorithm 2. The first step and, as in the
+    authors' code, the last one are of first order: the grid's steps often widen at the end, where
+    the extrapolation would be a long one, and a single such step does not lower the order.
+
+    Args:
+      process: "vp" or "flow", that of the denoiser.
+      clip: maps each x prediction to an allowed one.
+
+    Raises:
+      ValueError: for an unknown process.
+    """
+    parameterization.check_process(process)
+
+    def sample(denoise_fn: DenoiseFn, z: Array, log_snr_grid: np.ndarray, key: Array) -> Array:
+        del key  # deterministic
+        z, grid = _start(z, log_snr_grid)
+        h = np.diff(grid) / 2
+        extrapolate = np.zeros_like(h)
+        extrapolate[1:-1] = h[1:-1] / (2 * h[:-2])
+        xs = _exponential(grid, process) | {"log_snr": grid[:-1], "extrapolate": extrapolate}
+
+        def body(carry: tuple[Array, Array], c: dict[str, Array]) -> tuple[Any, None]:
+            z, before = carry
+            x = _denoise(denoise_fn, z, c["log_snr"], process, clip).x
+            z = c["z"] * z + c["x"] * (x + c["extrapolate"] * (x - before))
+            return (z, x), None
+
+        (z, _), _ = jax.lax.scan(body, (z, jnp.zeros_like(z)), _cast(xs, z))
+        return _denoise(denoise_fn, z, grid[-1], process, clip).x
+
+    return sample
+
+
+def heun(process: str, *, clip: Clip | None = None) -> Sampler:
+    """Heun's method on x, second order with two evaluations per step.
+
+    Predictor: the first-order step with x_s; corrector: the same integral with x linear in log-SNR
+    between x_s and the prediction x_t at the predicted point, z_t = (sigma_t / sigma_s) z + alpha_t
+    ((1 - exp(-h)) x_s + (1 - (1 - exp(-h)) / h) (x_t - x_s)): the exponential form of Heun's method
+    (Hochbruck & Ostermann 2010, eq. 2.39 with c_2 = 1). Karras et al. 2022, algorithm 1, average
+    eps in sigma / alpha instead, which needs small steps at low log-SNR.
+
+    Args:
+      process: "vp" or "flow", that of the denoiser.
+      clip: maps each x prediction to an allowed one.
+
+    Raises:
+      ValueError: for an unknown process.
+    """
+    parameterization.check_process(process)
+
+    def sample(denoise_fn: DenoiseFn, z: Array, log_snr_grid: np.ndarray, key: Array) -> Array:
+        del key  # deterministic
+        z, grid = _start(z, log_snr_grid)
+        h = np.diff(grid) / 2
+        alpha, _ = parameterization.alpha_sigma(grid[1:], process)
+        xs = _exponential(grid, process) | {
+            "log_snr": grid[:-1],
+            "next": grid[1:],
+            "correct": alpha * (1 + np.expm1(-h) / h),
+        }
+
+        def body(z: Array, c: dict[str, Array]) -> tuple[Array, None]:
+            x = _denoise(denoise_fn, z, c["log_snr"], process, clip).x
+            predicted = c["z"] * z + c["x"] * x
+            x_next = _denoise(denoise_fn, predicted, c["next"], process, clip).x
+            return predicted + c["correct"] * (x_next - x), None
+
+        z, _ = jax.lax.scan(body, z, _cast(xs, z))
+        return _denoise(denoise_fn, z, grid[-1], process, clip).x
+
+    return sample
+
+
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "ddim": ddim,
+    "ddpm": ddpm,
+    "dpm_solver_pp_2m": dpm_solver_pp_2m,
+    "heun": heun,
+}
+
+
+def make(name: str, process: str, **options: Any) -> Sampler:
+    """The sampler of a name in `SAMPLERS`, for a process, with the options of its function.
+
+    Raises:
+      ValueError: for an unknown name, an unknown option, or a value that makes no sense.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"unknown sampler {name!r}; choose from {', '.join(SAMPLERS)}")
+    factory = SAMPLERS[name]
+    settings.check_keys(options, inspect.signature(factory).parameters, f"sampler {name}")
+    return factory(process, **options)
+
+
+def scene_keys(key: Array, count: int) -> Array:
+    """One key per scene [count]: fold_in(key, i); an array of keys [count] is returned as it is.
+
+    Raises:
+      ValueError: for keys of any other shape.
+    """
+    if key.shape == ():
+        return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
+    if key.shape != (count,):
+        raise ValueError(f"expected one key or {count} keys, one per scene, got {key.shape}")
+    return key
+
+
+def initial_noise(key: Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """Unit normal noise of `shape` [B, ...] to start from; scene i depends on its own key only.
+
+    The stream differs from those that the samplers draw from the same key.
+    """
+    return _noise(scene_keys(key, shape[0]), "initial_noise", 0, shape, dtype)
+
+
+def _noise(keys: Array, stream: str, step: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    def one(key: Array) -> Array:
+        return jax.random.normal(streams.stream_key(key, stream, step), shape[1:], dtype)
+
+    return jax.vmap(one)(keys)
+
+
+def _one_step(
+    coefficients: Callable[[np.ndarray], dict[str, np.ndarray]],
+    step: Callable[[Array, Prediction, Array, dict[str, Array]], Array],
+    process: str,
+    clip: Clip | None,
+    *,
+    noisy: bool,
+) -> Sampler:
+    """A sampler whose steps know the current prediction only."""
+
+    def sample(denoise_fn: DenoiseFn, z: Array, log_snr_grid: np.ndarray, key: Array) -> Array:
+        z, grid = _start(z, log_snr_grid)
+        keys = scene_keys(key, z.shape[0]) if noisy else None
+        xs = coefficients(grid) | {"log_snr": grid[:-1]}
+
+        def body(z: Array, scanned: tuple[Array, dict[str, Array]]) -> tuple[Array, None]:
+            index, c = scanned
+            prediction = _denoise(denoise_fn, z, c["log_snr"], process, clip)
+            noise = 0.0
+            if noisy:
+                noise = _noise(keys, "sampler_noise", index, z.shape, z.dtype)
+            return step(z, prediction, noise, c), None
+
+        z, _ = jax.lax.scan(body, z, (jnp.arange(len(grid) - 1), _cast(xs, z)))
+        return _denoise(denoise_fn, z, grid[-1], process, clip).x
+
+    return sample
+
+
+def _exponential(grid: np.ndarray, process: str) -> dict[str, np.ndarray]:
+    """Coefficients [S] of z and x in the exact step for a constant x."""
+    log_alpha, log_sigma = parameterization.log_alpha_sigma(grid, process)
+    return {
+        "z": np.exp(np.diff(log_sigma)),
+        "x": -np.exp(log_alpha[1:]) * np.expm1(-np.diff(grid) / 2),
+    }
+
+
+def _start(z: Array, log_snr_grid: np.ndarray) -> tuple[Array, np.ndarray]:
+    """z in float32 or wider, and the checked grid in float64."""
+    if isinstance(log_snr_grid, jax.core.Tracer):
+        raise TypeError(
+            "log_snr_grid is traced; make it with NumPy outside of jit and close over it, so that "
+            "the solver's coefficients are computed in float64"
+        )
+    grid = np.asarray(log_snr_grid, np.float64)
+    if grid.ndim != 1 or len(grid) < 2 or not np.all(np.isfinite(grid)):
+        raise ValueError(f"log_snr_grid must be finite values [S + 1], S >= 1, got {grid}")
+    if not np.all(np.diff(grid) > 0):
+        raise ValueError(f"log_snr_grid must rise strictly, from noise to data, got {grid}")
+    return z.astype(jnp.promote_types(z.dtype, jnp.float32)), grid
+
+
+def _cast(coefficients: dict[str, np.ndarray], z: Array) -> dict[str, Array]:
+    return {name: jnp.asarray(value, z.dtype) for name, value in coefficients.items()}
+
+
+def _denoise(
+    denoise_fn: DenoiseFn, z: Array, log_snr: Any, process: str, clip: Clip | None
+) -> Prediction:
+    """The prediction for all scenes at one level, in z's dtype; with `clip`, x clipped first."""
+    levels = jnp.full(z.shape[:1], log_snr, z.dtype)
+    prediction = jax.tree.map(lambda a: a.astype(z.dtype), denoise_fn(z, levels))
+    if clip is None:
+        return prediction
+    return parameterization.predict("x", clip(prediction.x), z, levels, process)
