@@ -16,13 +16,21 @@ Batch = Mapping[str, Any]
 
 
 class Task(Protocol):
-    """The functions that a run is made of."""
+    """The functions that a run is made of.
+
+    `loss`, `evaluate` and `visualize` of a task that builds on something trained before take it as
+    further arguments: trees of arrays that are neither trained nor saved, such as a frozen network.
+    The run is given them (`training.loop.train(constants=...)`) and passes them on, so that they
+    are arguments of compiled programs and not constants inside them.
+    """
 
     def init(self, key: Array) -> Any:
         """New parameters; pure, run under `jax.jit` and `jax.eval_shape`."""
         ...
 
-    def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+    def loss(
+        self, params: Any, batch: Batch, key: Array, *constants: Any
+    ) -> tuple[Array, dict[str, Array]]:
         """The loss of a batch and scalars to log; pure, jitted and differentiated by the trainer.
 
         With accumulated gradients, floating scalars are averaged over the microbatches and integer
@@ -31,11 +39,11 @@ class Task(Protocol):
         """
         ...
 
-    def evaluate(self, params: Any, batch: Batch, key: Array) -> dict[str, Mean]:
+    def evaluate(self, params: Any, batch: Batch, key: Array, *constants: Any) -> dict[str, Mean]:
         """Metrics of a batch, weighted by batch["weight"] [B]; pure, jitted by the trainer."""
         ...
 
-    def visualize(self, params: Any, batch: Batch, key: Array) -> dict[str, Any]:
+    def visualize(self, params: Any, batch: Batch, key: Array, *constants: Any) -> dict[str, Any]:
         """What to look at, by file name without its ending; runs on the host.
 
         uint8 [H, W, 3] is written as PNG, uint8 [T, H, W, 3] as video, `Gaussians` as .ply.

@@ -22,6 +22,7 @@ class Evaluator:
       seed: of the run; every evaluation draws the same noise, so that two can be compared.
       batches: the batches of one evaluation, in full on every process.
       write: writes what `task.visualize` returns into a folder.
+      constants: further arguments of the task's functions, on the devices.
     """
 
     def __init__(
@@ -32,12 +33,14 @@ class Evaluator:
         seed: int,
         batches: Callable[[], Iterator[Batch]],
         write: Callable[[pathlib.Path, Mapping[str, Any]], list[pathlib.Path]],
+        constants: tuple[Any, ...] = (),
     ):
         self._task = task
         self._mesh = mesh
         self._seed = seed
         self._batches = batches
         self._write = write
+        self._constants = constants
         self._evaluate = jax.jit(task.evaluate, out_shardings=meshes.replicated(mesh))
         self._merge = jax.jit(
             lambda a, b: {name: a[name].merge(b[name]) for name in a},
@@ -64,12 +67,14 @@ class Evaluator:
                 return None
             first = batch if first is None else first
             key = streams.stream_key(root, "eval", index)
-            means = self._evaluate(params, meshes.put_global_batch(self._mesh, batch), key)
+            placed = meshes.put_global_batch(self._mesh, batch)
+            means = self._evaluate(params, placed, key, *self._constants)
             merged = means if merged is None else self._merge(merged, means)
         if merged is None:
             raise ValueError("the evaluation set is empty; config.data names no scene for it")
         if visuals is not None:
-            shown = self._task.visualize(params, first, streams.stream_key(root, "visualize"))
+            key = streams.stream_key(root, "visualize")
+            shown = self._task.visualize(params, first, key, *self._constants)
             if jax.process_index() == 0:
                 self._write(visuals, shown)
         return {name: float(mean.compute()) for name, mean in merged.items()}

@@ -44,6 +44,7 @@ def train(
     train_batches: Callable[[int], Iterator[Batch]],
     eval_batches: Callable[[], Iterator[Batch]],
     write_visuals: WriteVisuals,
+    constants: tuple[Any, ...] = (),
     stop: preemption.StopSignal | None = None,
     data_report: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -58,6 +59,8 @@ def train(
         `close()`, as generators are.
       eval_batches: the batches of one evaluation, in full on every process.
       write_visuals: writes what `task.visualize` returns.
+      constants: trees of arrays that the task's functions take as further arguments; see
+        `tasks.task.Task`.
       stop: asks the run to save and stop; None: nothing does.
       data_report: what the data sources left out and why; written to data_report.json.
 
@@ -74,21 +77,32 @@ def train(
         run = start.open_run(task, settings, workdir, config_json, stack)
         if data_report is not None and jax.process_index() == 0:
             workdirs.write_json(run.workdir / "data_report.json", dict(data_report))
+        constants = jax.device_put(constants, meshes.state_shardings(run.mesh, constants))
         evaluator = evaluation.Evaluator(
-            task, run.mesh, seed=settings.seed, batches=eval_batches, write=write_visuals
+            task,
+            run.mesh,
+            seed=settings.seed,
+            batches=eval_batches,
+            write=write_visuals,
+            constants=constants,
         )
         batches = train_batches(run.start_step)
         stack.callback(batches.close)
-        return _Loop(run, evaluator, stop or preemption.StopSignal()).go(batches)
+        return _Loop(run, evaluator, constants, stop or preemption.StopSignal()).go(batches)
 
 
 class _Loop:
     """The state of a run in progress that is not on the device."""
 
     def __init__(
-        self, run: start.Run, evaluator: evaluation.Evaluator, stop: preemption.StopSignal
+        self,
+        run: start.Run,
+        evaluator: evaluation.Evaluator,
+        constants: tuple[Any, ...],
+        stop: preemption.StopSignal,
     ):
         self.run = run
+        self.constants = constants
         self.settings = run.settings
         self.log = run.log
         self.evaluator = evaluator
@@ -109,7 +123,7 @@ class _Loop:
             if done and settings.eval_every and done % settings.eval_every == 0:
                 pending = self._write(pending)
                 self._evaluate(done, state)
-            state, metrics = train_step(state, batch)
+            state, metrics = train_step(state, batch, self.constants)
             self.throughput.start_step()
             self._write(pending)  # waits for the previous step while this one is running
             pending = (done + 1, metrics)
@@ -151,7 +165,7 @@ class _Loop:
             out_shardings=(shardings, meshes.replicated(self.run.mesh)),
         )
         began = time.monotonic()
-        compiled = jitted.lower(state, batch).compile()
+        compiled = jitted.lower(state, batch, self.constants).compile()
         text = f"compiled the training step in {time.monotonic() - began:.1f} s"
         if (memory := compiled.memory_analysis()) is not None:
             size = memory.argument_size_in_bytes + memory.temp_size_in_bytes

@@ -19,12 +19,13 @@ from lgs_jax.training import state as states
 Array = jax.Array
 Batch = Mapping[str, Any]
 Metrics = dict[str, Array]
-LossFn = Callable[[Any, Batch, Array], tuple[Array, Metrics]]
+LossFn = Callable[..., tuple[Array, Metrics]]  # (params, batch, key, *constants)
 
 
 def train_step(
     state: states.TrainState,
     batch: Batch,
+    constants: tuple[Any, ...] = (),
     *,
     loss_fn: LossFn,
     optimizer_settings: optimizers.OptimizerSettings,
@@ -36,7 +37,8 @@ def train_step(
     """One step: gradient, guard, update, average.
 
     If the loss or the gradient is not finite, parameters, optimizer and average stay as they are
-    and only the counters move.
+    and only the counters move. `constants` are further arguments of the loss, which are neither
+    trained nor part of the state.
 
     Returns:
       the next state and scalars to log: `loss`, what the task reports, and `learning_rate`,
@@ -44,7 +46,13 @@ def train_step(
       `nonfinite_steps`, `overflow_steps`.
     """
     key = streams.stream_key(streams.root_key(seed), "train", state.step)
-    loss, metrics, grads = accumulated_gradient(loss_fn, state.params, batch, key, accumulate_steps)
+    loss, metrics, grads = accumulated_gradient(
+        lambda *arguments: loss_fn(*arguments, *constants),
+        state.params,
+        batch,
+        key,
+        accumulate_steps,
+    )
     grad_norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
 
