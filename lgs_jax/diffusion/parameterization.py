@@ -2,7 +2,7 @@
 
 z = alpha x + sigma eps, with x data, eps unit normal noise, v:
   process "vp" (variance preserving): alpha^2 + sigma^2 = 1, v = alpha eps - sigma x (Salimans & Ho
-    2022, "Progressive distillation", section 4 and appendix D).
+    2022, "Progressive distillation", section 4).
   process "flow" (rectified flow): alpha + sigma = 1, v = eps - x = dz / dsigma (Lipman et al. 2022,
     "Flow matching"; Liu et al. 2022, "Flow straight and fast"), which points from data to noise.
 

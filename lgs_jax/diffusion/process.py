@@ -56,13 +56,14 @@ def weighting(
     named weights are these, whatever the kind:
       "uniform": 1 on the error of the given kind itself.
       "snr": SNR on the x error = 1 on the eps error (Ho et al. 2020, eq. 14, "simple").
-      "min_snr": min(SNR, gamma) on the x error (Hang et al. 2023, section 3.4).
-      "sigmoid": sigmoid(bias - log_snr) on the eps error (Kingma & Gao 2023, section 4;
-        Hoogeboom et al. 2024, SiD2). A lower bias gives more of the loss to the noisy levels.
+      "min_snr": min(SNR, gamma) on the x error (Hang et al. 2023, "min-SNR-gamma").
+      "sigmoid": sigmoid(bias - log_snr) on the eps error (Kingma & Gao 2023; Hoogeboom et al.
+        2024, "Simpler diffusion"). A lower bias gives more of the loss to the noisy levels.
 
     They apply to levels as they are drawn. Kingma & Gao state theirs per unit of log-SNR: give the
     `schedule` whose uniform times drew the levels, and the weight is multiplied by -d log_snr / dt,
-    which takes the schedule's own density out of the loss. Only "sigmoid" stays bounded then.
+    which takes the schedule's own density out of the loss. On the v error "sigmoid" and "min_snr"
+    stay bounded then.
 
     Raises:
       ValueError: for an unknown name, kind or process, or gamma <= 0.
@@ -74,7 +75,7 @@ def weighting(
     xp = arrays.namespace(log_snr)
     from_x = _log_weight_from_x(log_snr, kind, process)
     if name == "uniform":
-        log_weight = 0.0 * log_snr
+        log_weight = xp.zeros_like(log_snr)
     elif name == "snr":
         log_weight = log_snr + from_x
     elif name == "min_snr":
@@ -90,4 +91,4 @@ def weighting(
 def _log_weight_from_x(log_snr: Any, kind: str, process: str) -> Any:
     """Logarithm of (weight on the error of `kind`) / (weight on the x error)."""
     _, log_sigma = parameterization.log_alpha_sigma(log_snr, process)
-    return {"x": 0.0 * log_snr, "eps": -log_snr, "v": 2 * log_sigma}[kind]
+    return {"x": 0.0, "eps": -log_snr, "v": 2 * log_sigma}[kind]

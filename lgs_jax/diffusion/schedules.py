@@ -4,7 +4,7 @@ t = 0 is the data end (log-SNR = max), t = 1 the noise end (log-SNR = min); both
 whatever the other options, because each schedule runs over that part of an untruncated curve that
 lies between them ("simple diffusion", Hoogeboom et al. 2023, appendix). Draws of t are uniform.
 
-`shift` s > 0 divides the curve's ratio alpha / sigma by s, log-SNR -> log-SNR - 2 log s: s > 1 means
+`shift` s > 0 divides the ratio alpha / sigma by s, log-SNR -> log-SNR - 2 log s: s > 1 means
 more noise at the same t. Latents of several views of one scene tell the same thing several times
 and need it, as images of higher resolution do. In the terms of Hoogeboom et al. 2023, section 3.1,
 s = image_d / noise_d; in those of Esser et al. 2024 (Stable Diffusion 3), eq. 23, where rectified
@@ -90,7 +90,7 @@ class Linear:
     """The variance-preserving SDE with beta linear in time, the limit of DDPM's linear betas.
 
     log alpha^2 = -(beta_min u + (beta_max - beta_min) u^2 / 2). Ho et al. 2020, section 4; Song et
-    al. 2021 (score SDE), appendix B, eq. 33. The defaults give DDPM's betas of 1e-4 to 0.02 in 1000
+    al. 2021 (score SDE), appendix C. The defaults give DDPM's betas of 1e-4 to 0.02 in 1000
     steps; its own log-SNR runs from 9.2 to -10.0.
     """
 
