@@ -1,0 +1,207 @@
+"""Opens what a run has left: its configuration, its parameters and what goes with them."""
+
+import dataclasses
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lgs_jax import settings
+from lgs_jax.data import pipeline
+from lgs_jax.data.example import Source
+from lgs_jax.models import frozen_autoencoder
+from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.models.latent_stats import LatentStats, Moments
+from lgs_jax.tasks import views
+from lgs_jax.training import checkpoint, workdir
+
+STATS_FILE = "latent_stats.json"
+STATS_SCENES = 512
+_BATCH_SIZE = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedAutoencoder:
+    """A checkpoint of an autoencoder.
+
+    Attributes:
+      folder: the workdir of its run.
+      step: of the checkpoint.
+      config: of its run.
+      plain: the autoencoder with the averaged parameters; its latents are not normalised.
+    """
+
+    folder: pathlib.Path
+    step: int
+    config: Mapping[str, Any]
+    plain: FrozenAutoencoder
+
+    def data_settings(self, root: str | None = None) -> pipeline.DataSettings:
+        """The data that it was trained on; `root` says where that lies now, if elsewhere."""
+        moved = {} if root is None else {"root": root}
+        return settings.build(
+            pipeline.DataSettings, {**self.config["data"], **moved}, "the autoencoder's data"
+        )
+
+
+def autoencoder(source: str | os.PathLike) -> FrozenAutoencoder:
+    """The autoencoder of a workdir or checkpoint whose latent statistics are known.
+
+    Raises:
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+      SettingsError: if the statistics are missing, or of another step.
+    """
+    saved = open_autoencoder(source)
+    stats = read_stats(saved.folder)
+    if stats is None or stats.step != saved.step:
+        found = "there are none" if stats is None else f"those there are of step {stats.step}"
+        raise settings.SettingsError(
+            f"latent statistics of {saved.folder} at step {saved.step}: {found}; run "
+            f"`python -m lgs_jax latent-stats --autoencoder={source}`"
+        )
+    return saved.plain.with_stats(stats)
+
+
+def open_autoencoder(source: str | os.PathLike) -> SavedAutoencoder:
+    """The newest checkpoint of a workdir, or one checkpoint, on the first local device.
+
+    Raises:
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+      SettingsError: if it is not an autoencoder's.
+    """
+    folder, step = checkpoint.locate(source)
+    config, params = checkpoint.restore_params(source, step=step)
+    try:
+        plain = frozen_autoencoder.from_run(config, params)
+    except settings.SettingsError as error:
+        raise settings.SettingsError(f"{source}: {error}") from error
+    if folder.name == workdir.CHECKPOINTS:
+        folder = folder.parent
+    return SavedAutoencoder(folder=folder, step=step, config=config, plain=plain)
+
+
+def read_stats(folder: pathlib.Path) -> LatentStats | None:
+    """The statistics kept in an autoencoder's workdir, or None.
+
+    Raises:
+      SettingsError: if the file holds something else.
+    """
+    path = folder / STATS_FILE
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise settings.SettingsError(f"{path} is no JSON ({error}); delete it") from error
+    return LatentStats.from_json(value, str(path))
+
+
+def ensure_stats(
+    saved: SavedAutoencoder,
+    source: Source,
+    data: pipeline.DataSettings,
+    *,
+    num_scenes: int = STATS_SCENES,
+    again: bool = False,
+    say: Callable[[str], None] = print,
+) -> LatentStats:
+    """The statistics of a checkpoint, computed and kept where they are missing or of another step.
+
+    Args:
+      saved: the autoencoder.
+      source: training scenes.
+      data: how views are drawn.
+      num_scenes: scenes to look at; fewer if there are fewer.
+      again: compute them in any case.
+      say: told what happens.
+
+    Raises:
+      WorkdirError: if they cannot be written.
+    """
+    path = saved.folder / STATS_FILE
+    stats = read_stats(saved.folder)
+    if stats is not None and stats.step == saved.step and not again:
+        say(f"latent statistics: {path}, step {stats.step}, {stats.num_scenes} scenes")
+        return stats
+    num_scenes = min(num_scenes, len(source))
+    if stats is not None and stats.step != saved.step:
+        say(f"{path} is of step {stats.step}, the autoencoder of step {saved.step}")
+    say(f"computing latent statistics over {num_scenes} training scenes")
+    began = time.monotonic()
+    mean, std = _moments(saved.plain, _batches(source, data, num_scenes)).result()
+    stats = LatentStats(step=saved.step, num_scenes=num_scenes, mean=mean, std=std)
+    if jax.process_index() == 0:
+        try:
+            workdir.write_json(path, stats.to_json())
+        except OSError as error:
+            raise workdir.WorkdirError(
+                f"{path} cannot be written ({error.strerror}); the statistics belong beside the "
+                "checkpoints: change the permissions, or copy the autoencoder's workdir"
+            ) from error
+    say(f"latent statistics: wrote {path} after {time.monotonic() - began:.0f} s")
+    return stats
+
+
+def frozen_parts(
+    config: Mapping[str, Any], source: Source, data: pipeline.DataSettings
+) -> tuple[tuple[FrozenAutoencoder, ...], dict[str, Any]]:
+    """What a run's task builds on, and what to record of it with the run's configuration.
+
+    Empty for a configuration without `autoencoder`. The record holds the statistics of the latents:
+    a checkpoint of stage 2 then refuses to continue on another autoencoder's latents.
+
+    Raises:
+      SettingsError: if `config.autoencoder` is empty, no autoencoder, or one of other data.
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+    """
+    if "autoencoder" not in config:
+        return (), {}
+    if not (name := config["autoencoder"]) or not isinstance(name, str):
+        raise settings.SettingsError(
+            f"config.autoencoder={name!r}: give --config.autoencoder=WORKDIR, the folder of a run "
+            "of configs/vae.py"
+        )
+    saved = open_autoencoder(name)
+    saved.plain.check_data(data)
+    stats = ensure_stats(saved, source, data)
+    record = {
+        "autoencoder": str(pathlib.Path(name).expanduser().absolute()),
+        "latent_stats": stats.to_json(),
+    }
+    return (saved.plain.with_stats(stats),), record
+
+
+@jax.jit
+def _encode(plain: FrozenAutoencoder, group: Mapping[str, Any]) -> Any:
+    context = views.from_batch(group)
+    return plain.encode(context.images, context.cameras)
+
+
+def _moments(plain: FrozenAutoencoder, batches: Iterator[Mapping[str, Any]]) -> Moments:
+    moments = Moments()
+    for batch in batches:
+        posterior = jax.device_get(_encode(plain, batch["context"]))
+        kept = np.asarray(batch["weight"]) > 0
+        moments.add(posterior.mean[kept], posterior.log_var[kept])
+    return moments
+
+
+def _batches(
+    source: Source, data: pipeline.DataSettings, num_scenes: int
+) -> Iterator[dict[str, Any]]:
+    """Every one of `num_scenes` different scenes once, with views as drawn in training."""
+    batches = pipeline.train_batches(source, data, seed=0, batch_size=_BATCH_SIZE)
+    try:
+        for index in range(math.ceil(num_scenes / _BATCH_SIZE)):
+            batch = next(batches)
+            place = index * _BATCH_SIZE + np.arange(_BATCH_SIZE)
+            batch["weight"] = np.where(place < num_scenes, np.float32(1), np.float32(0))
+            yield batch
+    finally:
+        batches.close()
