@@ -42,6 +42,8 @@ class Autoencoder(nn.Module):
       cross_view: how views see each other: a mode of `nn.cross_view`, or one per level.
       dtype: "float32" or "bfloat16", of the networks; parameters and geometry are float32.
       remat: recompute the blocks in the backward pass, to save memory.
+      shortcut: add a linear path around both U-Nets, from pixels to latents and from latents to
+        maps; colours are then learnt within a few hundred steps. Our own addition.
       scene: kind of scene, a name in `models.decoder.SCENE_HEADS`.
       scene_head: arguments of the scene head, such as near and far.
       encoder_unet: arguments of `nn.multiview_unet.MultiViewUNet` for the encoder alone.
@@ -59,6 +61,7 @@ class Autoencoder(nn.Module):
     cross_view: str | Sequence[str] = "resnet"
     dtype: str = "float32"
     remat: bool = False
+    shortcut: bool = True
     scene: str = "gaussians"
     scene_head: Mapping[str, Any] | None = None
     encoder_unet: Mapping[str, Any] | None = None
@@ -83,11 +86,13 @@ class Autoencoder(nn.Module):
             latent_channels=self.latent_channels,
             out_level=self.latent_level,
             patch_size=self.patch_size,
+            shortcut=self.shortcut,
             unet=self._unet_arguments(self.encoder_unet),
         )
         self.decoder = decoder.Decoder(
             in_level=self.latent_level,
             patch_size=self.patch_size,
+            shortcut=self.shortcut,
             scene=self.scene,
             head=dict(self.scene_head or {}),
             unet={"output_scale": DECODER_OUTPUT_SCALE, **self._unet_arguments(self.decoder_unet)},

@@ -8,10 +8,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.models.scene_heads import gaussians as gaussian_head
-from lgs_jax.nn import blocks, multiview_unet
+from lgs_jax.nn import blocks, multiview_unet, patch_basis
 
 Array = jax.Array
 
@@ -24,6 +26,8 @@ class Decoder(nn.Module):
     Attributes:
       in_level: level of the U-Net at which the latents enter; f = patch_size * 2**in_level.
       patch_size: side of the square of pixels that each pixel of level 0 becomes (depth to space).
+      shortcut: add a linear function of each pixel's own latent to the maps; it starts as the
+        inverse of the encoder's cosine transform, in the colours alone.
       scene: a name in `SCENE_HEADS`.
       head: arguments of the scene head.
       unet: further arguments of `MultiViewUNet`.
@@ -31,6 +35,7 @@ class Decoder(nn.Module):
 
     in_level: int
     patch_size: int
+    shortcut: bool
     scene: str
     head: Mapping[str, Any]
     unet: Mapping[str, Any]
@@ -52,4 +57,22 @@ class Decoder(nn.Module):
             name="unet_trunk",
             **self.unet,
         )(latents, cameras, image_size, view_mask)
-        return scene_head(blocks.depth_to_space(maps, self.patch_size), cameras, view_mask)
+        maps = blocks.depth_to_space(maps, self.patch_size)
+        if self.shortcut:
+            factor = self.patch_size * 2**self.in_level
+            kernel = _color_kernel(factor, latents.shape[-1], scene_head)
+            dense = nn.Dense(
+                kernel.shape[-1], False, kernel_init=lambda *_: kernel, name="shortcut"
+            )
+            maps = maps + blocks.depth_to_space(dense(latents), factor)
+        return scene_head(maps, cameras, view_mask)
+
+
+def _color_kernel(factor: int, channels: int, scene_head: Any) -> Array:
+    """Weights [c, f * f * head channels] that undo `nn.patch_basis` in the colours alone."""
+    basis = patch_basis.patch_basis(factor, channels)
+    inverse = np.linalg.pinv(basis).reshape(channels, factor**2, 3)
+    kernel = np.zeros((channels, factor**2, scene_head.channels), np.float32)
+    # Colours are sigmoids, of slope 1/4 where they are grey, and patches span [-1, 1].
+    kernel[..., scene_head.color_channels] = 2.0 * inverse
+    return jnp.asarray(kernel.reshape(channels, -1))

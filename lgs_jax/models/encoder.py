@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from lgs_jax.core import cameras as cameras_lib
-from lgs_jax.nn import blocks, multiview_unet
+from lgs_jax.nn import blocks, multiview_unet, patch_basis
 
 Array = jax.Array
 
 INITIAL_LOG_VAR = -6.0  # much more noise than this at the start, and training does not get going
+SHORTCUT_OUTPUT_SCALE = 0.01
 LOG_VAR_REACH = 10.0  # log-variances stay within this distance of the initial one: (-16, 4)
 
 
@@ -43,12 +44,15 @@ class Encoder(nn.Module):
       patch_size: side of the square of pixels that becomes one pixel of level 0 (space to depth).
         1 as in standard diffusion U-Nets; 2 or 4 is our choice for small models, which then never
         run a convolution at full resolution.
+      shortcut: add a linear function of each latent's own pixels to its mean; it starts as a cosine
+        transform (`nn.patch_basis`) and the U-Net adds to it.
       unet: further arguments of `MultiViewUNet`.
     """
 
     latent_channels: int
     out_level: int
     patch_size: int
+    shortcut: bool
     unet: Mapping[str, Any]
 
     @nn.compact
@@ -60,15 +64,22 @@ class Encoder(nn.Module):
         Moments are float32. The log-variance is clamped softly: it starts near `INITIAL_LOG_VAR`
         and stays within `LOG_VAR_REACH` of it.
         """
-        x = blocks.space_to_depth(images * 2.0 - 1.0, self.patch_size)
+        images = images * 2.0 - 1.0
         moments = multiview_unet.MultiViewUNet(
             out_channels=2 * self.latent_channels,
             in_level=0,
             out_level=self.out_level,
             name="unet_trunk",
+            **({"output_scale": SHORTCUT_OUTPUT_SCALE} if self.shortcut else {}),
             **self.unet,
-        )(x, cameras, images.shape[2:4], view_mask)
+        )(blocks.space_to_depth(images, self.patch_size), cameras, images.shape[2:4], view_mask)
         mean, log_var = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+        if self.shortcut:
+            pixels = blocks.space_to_depth(images, self.patch_size * 2**self.out_level)
+            basis = patch_basis.patch_basis(self.patch_size * 2**self.out_level, mean.shape[-1])
+            mean = mean + nn.Dense(
+                mean.shape[-1], False, kernel_init=lambda *_: jnp.asarray(basis), name="shortcut"
+            )(pixels)
         # An offset, not a bias of the last layer: weight decay would pull a bias back to zero.
         log_var = INITIAL_LOG_VAR + LOG_VAR_REACH * jnp.tanh(log_var / LOG_VAR_REACH)
         return Posterior(mean=mean, log_var=log_var)

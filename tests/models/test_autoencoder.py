@@ -215,3 +215,21 @@ def test_inputs_that_do_not_fit_are_named(initial):
         apply(model.encode, jnp.zeros((1, 16, 32, 3)), _cameras(1, 1))
     with pytest.raises(ValueError, match=r"expected \[B, V, 4, 8, 6\]"):
         apply(model.decode, jnp.zeros((1, 1, 2, 2, 6)), _cameras(1, 1), SIZE)
+
+
+def test_the_shortcut_starts_with_the_colours_of_the_images():
+    """Untrained, each splat has nearly the colour of its pixel, as far as the latents can say."""
+    model = autoencoder.Autoencoder(**{**TINY, "latent_channels": 48})
+    y, x = np.meshgrid(np.linspace(0, 1, SIZE[0]), np.linspace(0, 1, SIZE[1]), indexing="ij")
+    image = 0.5 + 0.2 * np.stack([np.sin(3 * x), np.cos(2 * y), x * y], axis=-1)
+    images = jnp.asarray(np.broadcast_to(image, (*_images().shape[:2], *image.shape)), jnp.float32)
+    variables = model.init(jax.random.key(0), images, _cameras())
+    scene, _ = model.apply(variables, images, _cameras())
+    error = np.abs(np.asarray(scene.colors).reshape(images.shape) - images)
+    assert error.max() < 0.06  # of which a sigmoid for a line makes 0.02
+    flipped, _ = model.apply(variables, 1.0 - images, _cameras())
+    assert np.abs(np.asarray(flipped.colors).reshape(images.shape) - images).max() > 0.3
+    without = autoencoder.Autoencoder(**{**TINY, "shortcut": False})
+    names = without.init(jax.random.key(0), _images(), _cameras())["params"]
+    assert "shortcut" not in names["encoder"]
+    assert "shortcut" not in names["decoder"]

@@ -48,7 +48,9 @@ class GaussianHead:
     max_scale: float = 10.0
     initial_scale: float = 0.8
 
-    channels = 12  # not a field: what the decoder must deliver per pixel
+    # Not fields: what the decoder must deliver per pixel, and where the colours are in it.
+    channels = 12
+    color_channels = slice(2, 5)
 
     def __post_init__(self) -> None:
         if self.depth_activation not in DEPTH_ACTIVATIONS:
