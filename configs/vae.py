@@ -68,6 +68,7 @@ def _laptop() -> ml_collections.ConfigDict:
             "cross_view": ("resnet", "full"),
             "dtype": "float32",
             "remat": False,
+            "shortcut": True,
             "scene_head": {"near": 0.5, "far": 50.0, "initial_depth": 3.0, "max_scale": 4.0},
         }
     )
@@ -170,6 +171,7 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.cross_view = ("resnet",) * 4
     config.model.dtype = "bfloat16"
     config.model.remat = True
+    config.model.shortcut = False
     config.model.scene_head.near = 0.01
     config.model.scene_head.far = 10.0
     config.model.scene_head.initial_depth = 1.0

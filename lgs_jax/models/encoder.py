@@ -17,8 +17,8 @@ from lgs_jax.nn import blocks, multiview_unet, patch_basis
 Array = jax.Array
 
 INITIAL_LOG_VAR = -6.0  # much more noise than this at the start, and training does not get going
-SHORTCUT_OUTPUT_SCALE = 0.01
 LOG_VAR_REACH = 10.0  # log-variances stay within this distance of the initial one: (-16, 4)
+SHORTCUT_OUTPUT_SCALE = 0.01  # of the U-Net's last layer: training starts near the shortcut alone
 
 
 @jax.tree_util.register_dataclass
@@ -70,8 +70,7 @@ class Encoder(nn.Module):
             in_level=0,
             out_level=self.out_level,
             name="unet_trunk",
-            **({"output_scale": SHORTCUT_OUTPUT_SCALE} if self.shortcut else {}),
-            **self.unet,
+            **{"output_scale": SHORTCUT_OUTPUT_SCALE if self.shortcut else 1.0, **self.unet},
         )(blocks.space_to_depth(images, self.patch_size), cameras, images.shape[2:4], view_mask)
         mean, log_var = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
         if self.shortcut:

