@@ -232,7 +232,7 @@ def test_runs_in_jit_with_traced_parameters_and_traces_once(name):
         calls.clear()
         jax.eval_shape(functools.partial(run, steps=steps), jnp.float32(0.7), z)
         counts.append(len(calls))
-    assert counts[0] == counts[1] <= 6  # the loop's body and the last prediction; no unrolling
+    assert counts[0] == counts[1] <= 2  # one copy of the denoiser, however many steps
     assert set(calls) == {(2,)}
     compiled = jax.jit(functools.partial(run, steps=4))(jnp.float32(0.7), z)
     np.testing.assert_allclose(compiled, run(jnp.float32(0.7), z, 4), atol=1e-4)
@@ -262,7 +262,7 @@ def test_clip_bounds_every_prediction(name):
     z = 3.0 * samplers.initial_noise(KEY, (8, 4))
     x = run(samplers.make(name, "vp", clip=clip), mixture_denoiser("vp"), z, grid)
     assert np.all(np.abs(x) <= 0.5)
-    assert len(seen) >= 2  # in the loop and at the end
+    assert seen
     idle = run(samplers.make(name, "vp", clip=lambda x: x), mixture_denoiser("vp"), z, grid)
     plain = run(samplers.make(name, "vp"), mixture_denoiser("vp"), z, grid)
     np.testing.assert_allclose(idle, plain, atol=1e-4)
