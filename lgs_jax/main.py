@@ -1,5 +1,6 @@
 """Trains: `python -m lgs_jax.main --config=configs/vae.py [--workdir=runs/vae]`.
 
+Stage 2 needs stage 1: `--config=configs/diffusion.py --config.autoencoder=runs/vae`.
 Any value of the configuration can be given: `--config.training.num_steps=2000`. The same command
 continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status 75.
 """
@@ -14,7 +15,7 @@ from ml_collections import config_flags
 from lgs_jax import settings, tasks
 from lgs_jax.cli import flag_parsing
 from lgs_jax.data import pipeline, report
-from lgs_jax.inference import visuals
+from lgs_jax.inference import load, visuals
 from lgs_jax.training import compilation_cache, loop, preemption
 from lgs_jax.training import settings as training_settings
 
@@ -46,18 +47,20 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     print(compilation_cache.enable(), flush=True)
     source, held_out = sources = [pipeline.make_source(data, split) for split in ("train", "eval")]
     print(*(each.report.summary() for each in sources), sep="\n", flush=True)
+    constants, record = load.frozen_parts(config, source, data)
     batches = {"seed": train.seed, "batch_size": train.batch_size}
     batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
     loop.train(
-        tasks.make_task(config["task"], config),
+        tasks.make_task(config["task"], config, *constants),
         train,
         workdir=workdir,
-        config_json=config,
+        config_json=config | record,
         train_batches=lambda s: pipeline.train_batches(source, data, start_step=s, **batches),
         eval_batches=lambda: pipeline.eval_batches(
             held_out, data, batch_size=train.evaluation_batch_size, num_scenes=train.eval_scenes
         ),
         write_visuals=visuals.write_visuals,
+        constants=constants,
         stop=stop,
         data_report={"train": source.report.to_json(), "eval": held_out.report.to_json()},
     )

@@ -13,7 +13,7 @@ import pytest
 
 from lgs_jax import settings, tasks
 from lgs_jax.data import pipeline
-from lgs_jax.models import parameters
+from lgs_jax.models import frozen_autoencoder, parameters
 from lgs_jax.tasks import views
 from lgs_jax.training import optimizer
 from lgs_jax.training import settings as training_settings
@@ -27,7 +27,16 @@ VARIANTS = [
     ("vae.py", "captures"),
     ("vae.py", "paper"),
     ("splat_fit.py", None),  # its other variants need the data at once
+    ("diffusion.py", None),
+    ("diffusion.py", "realestate10k"),
+    ("diffusion.py", "paper"),
 ]
+SAME_SHAPES = [("long", None), ("mvimgnet", "realestate10k"), ("captures", "realestate10k")]
+MEANS = {
+    "vae": {"context_psnr", "target_psnr", "nearest_psnr"},
+    "splat_fit": {"context_psnr", "target_psnr", "nearest_psnr"},
+    "diffusion": {"x_mse", "x_mse_one_view", "loss_snr_-6", "x_mse_snr_6_one_view"},
+}
 
 
 def load(file: str, variant: str | None) -> dict:
@@ -39,8 +48,17 @@ def load(file: str, variant: str | None) -> dict:
         config["data"]["root"] = "a folder"
     # The network's weights are not part of the repository; shapes do not depend on them.
     config.get("loss", {})["perceptual"] = "none"
-    config["metrics"]["lpips"] = "none"
+    config.get("metrics", {})["lpips"] = "none"
     return config
+
+
+def constants(config: dict, variant: str | None) -> tuple:
+    """What the task builds on: for stage 2 the autoencoder of the same variant, shapes only."""
+    if config["task"] != "diffusion":
+        return ()
+    first = load("vae.py", variant)
+    params = jax.eval_shape(tasks.make_task("vae", first).init, jax.random.key(0))
+    return (frozen_autoencoder.from_run(first, params),)
 
 
 def abstract_batch(config: dict, num_scenes: int) -> dict:
@@ -57,6 +75,7 @@ def abstract_batch(config: dict, num_scenes: int) -> dict:
     return {
         "context": group(config["data"]["context_views"]),
         "target": group(config["data"]["target_views"]),
+        "class_label": jax.ShapeDtypeStruct((num_scenes,), jnp.int32),
         "weight": jax.ShapeDtypeStruct((num_scenes,), jnp.float32),
         "scene_index": jax.ShapeDtypeStruct((num_scenes,), jnp.int32),
     }
@@ -67,23 +86,36 @@ def test_shapes_of_init_step_and_evaluation(file, variant):
     config = load(file, variant)
     train = training_settings.from_config(config)
     settings.build(pipeline.DataSettings, config["data"], "config.data")
-    task = tasks.make_task(config["task"], config)
+    built_on = constants(config, variant)
+    task = tasks.make_task(config["task"], config, *built_on)
     key = jax.random.key(0)
     params = jax.eval_shape(task.init, key)
     transform = optimizer.make(train.optimizer)
 
-    def step(params, batch):
-        (loss, metrics), grads = jax.value_and_grad(task.loss, has_aux=True)(params, batch, key)
+    def step(params, batch, *built_on):
+        gradient = jax.value_and_grad(task.loss, has_aux=True)
+        (loss, metrics), grads = gradient(params, batch, key, *built_on)
         updates, _ = transform.update(grads, transform.init(params), params)
         return loss, metrics, updates
 
     batch = abstract_batch(config, 2)
-    loss, metrics, updates = jax.eval_shape(step, params, batch)
+    loss, metrics, updates = jax.eval_shape(step, params, batch, *built_on)
     assert loss.shape == ()
     assert all(value.shape == () for value in metrics.values())
     assert jax.tree.map(lambda x: x.shape, updates) == jax.tree.map(lambda x: x.shape, params)
-    means = jax.eval_shape(task.evaluate, params, batch, key)
-    assert {"context_psnr", "target_psnr", "nearest_psnr"} <= means.keys()
+    means = jax.eval_shape(task.evaluate, params, batch, key, *built_on)
+    assert MEANS[config["task"]] <= means.keys()
+
+
+@pytest.mark.parametrize(("variant", "like"), SAME_SHAPES)
+def test_other_variants_of_stage_2_fit_their_autoencoders(variant, like):
+    """Accepted like the one with the same networks, whose shapes the test above has followed."""
+    config, first = load("diffusion.py", variant), load("vae.py", variant)
+    training_settings.from_config(config)
+    assert config["model"] == load("diffusion.py", like)["model"]
+    assert first["model"] == load("vae.py", like)["model"]
+    for key in ("source", "height", "width", "context_views", "target_views", "reference"):
+        assert config["data"].get(key) == first["data"].get(key), key
 
 
 def test_paper_variant_has_the_sizes_of_the_paper():

@@ -153,19 +153,27 @@ def frozen_parts(
 ) -> tuple[tuple[FrozenAutoencoder, ...], dict[str, Any]]:
     """What a run's task builds on, and what to record of it with the run's configuration.
 
-    Empty for a configuration without `autoencoder`. The record holds the statistics of the latents:
+    Empty for all tasks but `diffusion`. The record holds the statistics of the latents:
     a checkpoint of stage 2 then refuses to continue on another autoencoder's latents.
 
     Raises:
-      SettingsError: if `config.autoencoder` is empty, no autoencoder, or one of other data.
+      SettingsError: if `config.autoencoder` is empty, no autoencoder, or one of other data, or if
+        the data have other classes than `config.model.num_classes`.
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
-    if "autoencoder" not in config:
+    if config["task"] != "diffusion":
         return (), {}
-    if not (name := config["autoencoder"]) or not isinstance(name, str):
+    name = config.get("autoencoder")
+    if not name or not isinstance(name, str):
         raise settings.SettingsError(
             f"config.autoencoder={name!r}: give --config.autoencoder=WORKDIR, the folder of a run "
             "of configs/vae.py"
+        )
+    classes = config.get("model", {}).get("num_classes", 0)
+    if classes and classes != len(source.class_names):
+        raise settings.SettingsError(
+            f"config.model.num_classes={classes}, but the data have {len(source.class_names)} "
+            "classes; give that number, or 0 for a model without classes"
         )
     saved = open_autoencoder(name)
     saved.plain.check_data(data)

@@ -6,15 +6,28 @@ from typing import Any
 
 from lgs_jax import settings
 
-TASKS = ("vae", "splat_fit")
+# What each task reads of a configuration.
+TASKS = {
+    "vae": ("data", "model", "loss", "metrics"),
+    "diffusion": ("data", "model", "diffusion", "sampler", "autoencoder", "latent_stats"),
+    "splat_fit": ("data", "training", "model", "metrics"),
+}
+# What the trainer reads.
+_TRAINING = ("task", "seed", "data", "training", "optimizer", "mesh")
 
 
-def make_task(name: str, config: Mapping[str, Any]) -> Any:
+def make_task(name: str, config: Mapping[str, Any], *constants: Any) -> Any:
     """The task of that name, from the groups of a whole configuration (plain mappings).
 
+    Args:
+      name: one of `TASKS`.
+      config: the configuration.
+      constants: what the task builds on: a `FrozenAutoencoder` for "diffusion".
+
     Raises:
-      lgs_jax.settings.SettingsError: if there is no such task.
+      lgs_jax.settings.SettingsError: if there is no such task, or a group that it does not read.
     """
     if name not in TASKS:
         raise settings.SettingsError(f"config.task is {name!r}; expected one of {', '.join(TASKS)}")
-    return importlib.import_module(f"lgs_jax.tasks.{name}").from_config(config)
+    settings.check_keys(config, (*_TRAINING, *TASKS[name]), "config")
+    return importlib.import_module(f"lgs_jax.tasks.{name}").from_config(config, *constants)

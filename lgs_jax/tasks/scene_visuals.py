@@ -39,9 +39,15 @@ def make(
         truth = (np.asarray(context.images[i]), np.asarray(target.images[i]))
         visuals[f"scene_{i}"] = _grid(rendering, truth, i)
         visuals[f"splats_{i}"] = gaussians.transform(scenes[i], world_from_scene[i])
-    path = trajectories.interpolate(context.cameras[0], TURNTABLE_FRAMES, loop=True)
-    frames = render(scenes[:1], path[None]).rgb[0]
-    return visuals | {"turntable": panels.to_uint8(np.asarray(frames))}
+    return visuals | {"turntable": turntable(render, scenes, context.cameras)}
+
+
+def turntable(
+    render: Callable[[Gaussians, Cameras], Rendering], scenes: Gaussians, cameras: Cameras
+) -> np.ndarray:
+    """A video of the first scene along its cameras [B, V] and back to the first, uint8."""
+    path = trajectories.interpolate(cameras[0], TURNTABLE_FRAMES, loop=True)
+    return panels.to_uint8(np.asarray(render(scenes[:1], path[None]).rgb[0]))
 
 
 def _grid(rendering: Rendering, truth: tuple[np.ndarray, np.ndarray], i: int) -> np.ndarray:

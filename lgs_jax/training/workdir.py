@@ -28,6 +28,8 @@ MAY_CHANGE = (
     "training.stop_check_every",
     "mesh.*",
     "metrics.*",
+    "sampler.*",
+    "autoencoder",  # where it lies; which one it is, its latents' statistics tell
     "data.root",
     "data.num_workers",
     "data.num_threads",

@@ -115,15 +115,20 @@ def test_command(folder, capsys):
 def test_parts_of_a_run(folder, source):
     assert load.frozen_parts({"task": "vae"}, source, DATA) == ((), {})
     (folder / load.STATS_FILE).write_text(json.dumps(tiny.STATS.to_json() | {"step": 4}))
-    (frozen,), record = load.frozen_parts({"autoencoder": str(folder)}, source, DATA)
+    config = {"task": "diffusion", "autoencoder": str(folder), "model": {}}
+    (frozen,), record = load.frozen_parts(config, source, DATA)
     np.testing.assert_array_equal(frozen.std, np.float32(tiny.STATS.std))
     assert record["autoencoder"] == str(folder)
     assert record["latent_stats"]["step"] == 4
     for value in ("", None):
         with pytest.raises(settings.SettingsError, match=r"give --config\.autoencoder=WORKDIR"):
-            load.frozen_parts({"autoencoder": value}, source, DATA)
+            load.frozen_parts(config | {"autoencoder": value}, source, DATA)
     other = settings.build(
         pipeline.DataSettings, tiny.CONFIG["data"] | {"reference": "middle"}, "data"
     )
     with pytest.raises(settings.SettingsError, match="'middle', but the autoencoder's is 'first'"):
-        load.frozen_parts({"autoencoder": str(folder)}, source, other)
+        load.frozen_parts(config, source, other)
+    with pytest.raises(
+        settings.SettingsError, match=r"num_classes=3, but the data have \d+ classes"
+    ):
+        load.frozen_parts(config | {"model": {"num_classes": 3}}, source, DATA)

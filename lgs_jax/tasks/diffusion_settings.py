@@ -1,0 +1,97 @@
+"""The settings of stage 2: the groups `diffusion` and `sampler` of a configuration."""
+
+import dataclasses
+from typing import Any, Literal
+
+from lgs_jax.diffusion import process, schedules
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionSettings:
+    """The process, its loss, and what the denoiser is told in training.
+
+    Attributes:
+      process: `vp` (variance preserving) or `flow` (rectified flow).
+      kind: what the network predicts: `x`, `eps` or `v`.
+      schedule: density of the noise levels: `cosine`, `linear` or `flow`.
+      log_snr_min: log-SNR at the noise end.
+      log_snr_max: log-SNR at the data end.
+      shift: above 1 moves the schedule towards noise, as latents of several views of one scene
+        need; see `diffusion.schedules`.
+      weighting: of the loss by noise level: `uniform` (on the error of `kind`), `snr`, `min_snr` or
+        `sigmoid`; see `diffusion.process.weighting`.
+      gamma: of `min_snr`.
+      bias: of `sigmoid`.
+      unconditional: share of the training scenes of which no view is known.
+      max_known: the others have 1 to so many known views; 0: all V.
+      class_drop: share of the training scenes whose class is not told.
+    """
+
+    process: Literal["vp", "flow"] = "vp"
+    kind: Literal["x", "eps", "v"] = "v"
+    schedule: Literal["cosine", "linear", "flow"] = "cosine"
+    log_snr_min: float = -12.0
+    log_snr_max: float = 12.0
+    shift: float = 2.0
+    weighting: Literal["uniform", "snr", "min_snr", "sigmoid"] = "min_snr"
+    gamma: float = 5.0
+    bias: float = 0.0
+    unconditional: float = 0.2
+    max_known: int = 0
+    class_drop: float = 0.1
+
+    def __post_init__(self):
+        for name in ("unconditional", "class_drop"):
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} must be between 0 and 1")
+        if self.max_known < 0:
+            raise ValueError(f"max_known={self.max_known} must be 0 (all views) or more")
+        self.weight(0.0)  # raises what is wrong with gamma
+        self.make_schedule()  # and with the ends
+
+    def make_schedule(self) -> schedules.Schedule:
+        """Time to log-SNR."""
+        return schedules.make(
+            self.schedule, min=self.log_snr_min, max=self.log_snr_max, shift=self.shift
+        )
+
+    def weight(self, log_snr: Any) -> Any:
+        """Weight of the squared error of `kind` at log-SNRs [...]."""
+        return process.weighting(
+            self.weighting, log_snr, self.kind, self.process, gamma=self.gamma, bias=self.bias
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerSettings:
+    """How samples are drawn.
+
+    Attributes:
+      name: `ddim`, `ddpm`, `dpm_solver_pp_2m` or `heun`.
+      steps: steps of the solver; it asks the denoiser once more (`heun`: twice per step).
+      grid: how they are spread: `time_uniform`, `log_snr_uniform` or `karras`.
+      guidance: scale of classifier-free guidance away from no known view and no class; 1: none.
+      guidance_interval: log-SNRs (low, high) between which guidance acts; None: everywhere.
+      rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
+      clip: largest size of a predicted normalised latent; 0: no limit.
+    """
+
+    name: Literal["ddim", "ddpm", "dpm_solver_pp_2m", "heun"] = "dpm_solver_pp_2m"
+    steps: int = 25
+    grid: Literal["time_uniform", "log_snr_uniform", "karras"] = "time_uniform"
+    guidance: float = 1.0
+    guidance_interval: tuple[float, float] | None = None
+    rescale: float = 0.0
+    clip: float = 0.0
+
+    def __post_init__(self):
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps} must be at least 1")
+        for name in ("guidance", "clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        if not 0.0 <= self.rescale <= 1.0:
+            raise ValueError(f"rescale={self.rescale} must be between 0 and 1")
+        interval = self.guidance_interval
+        if interval is not None and not interval[0] < interval[1]:
+            raise ValueError(f"guidance_interval={interval} must be (low, high) with low < high")

@@ -1,0 +1,49 @@
+"""What a denoiser is told in training: shares, numbers and places of known views."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.models import conditioning
+
+
+def draw(count=4000, views=4, **options):
+    key = jax.random.key(0)
+    return np.asarray(conditioning.random_known(key, (count, views), **options))
+
+
+def test_numbers_and_places_of_known_views():
+    mask = draw(unconditional=0.25, max_known=3)
+    kept = mask.sum(1)
+    shares = np.bincount(kept, minlength=5) / len(kept)
+    # A quarter each of 0, 1, 2, 3; five standard errors are 0.034.
+    np.testing.assert_allclose(shares, [0.25, 0.25, 0.25, 0.25, 0.0], atol=0.035)
+    assert np.abs(mask.mean(0) - mask.mean()).max() < 0.04
+    # No place goes with another beyond what their number says: all pairs are equally common.
+    pairs = [(mask[:, i] & mask[:, j]).mean() for i in range(4) for j in range(i)]
+    assert np.ptp(pairs) < 0.04
+
+
+def test_ends_of_the_settings():
+    assert not draw(unconditional=1.0, max_known=4).any()
+    assert set(draw(unconditional=0.0, max_known=1).sum(1)) == {1}
+    assert set(draw(unconditional=0.0, max_known=4).sum(1)) == {1, 2, 3, 4}
+
+
+def test_dropped_classes():
+    labels = jnp.full(4000, 3)
+    dropped = np.asarray(conditioning.drop_class(jax.random.key(0), labels, 0.1))
+    assert set(dropped) == {3, conditioning.NO_CLASS}
+    assert abs((dropped == conditioning.NO_CLASS).mean() - 0.1) < 0.025
+    np.testing.assert_array_equal(conditioning.drop_class(jax.random.key(0), labels, 0.0), labels)
+
+
+def test_dropping_the_condition_keeps_the_cameras():
+    cameras = Cameras(jnp.ones((1, 2, 4, 4)), jnp.ones((1, 2, 4)))
+    mask = jnp.array([[True, False]])
+    given = conditioning.Conditioning(cameras, jnp.ones((1, 2, 3, 3, 1)), mask, jnp.array([2]))
+    dropped = given.dropped()
+    assert not dropped.known_mask.any()
+    assert dropped.class_label.tolist() == [conditioning.NO_CLASS]
+    assert dropped.cameras is cameras
