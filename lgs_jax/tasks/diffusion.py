@@ -208,15 +208,22 @@ class DiffusionTask:
                         means[f"{name}_snr_{level:g}{ending}"] = Mean.of(value, batch["weight"])
         return means
 
-    def sample(self, params: Any, condition: Conditioning, key: Array) -> Array:
+    def sample(
+        self,
+        params: Any,
+        condition: Conditioning,
+        key: Array,
+        sampler: SamplerSettings | None = None,
+    ) -> Array:
         """Normalised latents [B, V, h, w, c] under a condition.
 
         Args:
           params: the denoiser's.
           condition: known views, class and cameras.
           key: one key, or one per scene [B]; see `diffusion.samplers`.
+          sampler: how to draw; None: as the task's configuration says.
         """
-        options, sampler = self.options, self.sampler
+        options, sampler = self.options, sampler or self.sampler
         denoise = self.denoise_fn(params, condition)
         if sampler.guidance != 1.0:
             denoise = guidance.classifier_free(

@@ -1,0 +1,301 @@
+"""A trained model as one object: photographs to splats, latents to splats, samples of scenes.
+
+Everything goes in and comes out in the caller's world. Inside, scenes stand in the frame that the
+autoencoder was trained in (`data.normalize`).
+
+Letters: V views, K known views, H, W image height and width, h, w latent map, c latent channels,
+S samples, N Gaussians.
+"""
+
+import dataclasses
+import os
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax import settings, tasks
+from lgs_jax.core import gaussians
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.data import images as image_lib
+from lgs_jax.data import normalize
+from lgs_jax.diffusion import samplers
+from lgs_jax.inference import load as load_lib
+from lgs_jax.models.conditioning import NO_CLASS, Conditioning
+from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.tasks.diffusion import DiffusionTask
+from lgs_jax.training import checkpoint
+
+Array = jax.Array
+
+
+def load(path: str | os.PathLike) -> "SceneModel":
+    """Opens the workdir (or one checkpoint) of a run of configs/vae.py or configs/diffusion.py.
+
+    A diffusion run's autoencoder is opened where the run found it.
+
+    Raises:
+      lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
+      lgs_jax.settings.SettingsError: if it is the run of another task, or its parts do not fit.
+    """
+    config, params = checkpoint.restore_params(path)
+    name = config.get("task")
+    if name == "vae":
+        return SceneModel(load_lib.open_autoencoder(path).plain)
+    if name != "diffusion":
+        raise settings.SettingsError(
+            f"{path} is a run of the task {name!r}; expected one of configs/vae.py or "
+            "configs/diffusion.py"
+        )
+    frozen = load_lib.autoencoder(config["autoencoder"])
+    return SceneModel(frozen, tasks.make_task("diffusion", config, frozen), params)
+
+
+class SceneModel:
+    """An autoencoder and, for sampling, a denoiser of its latents.
+
+    Args:
+      frozen: the autoencoder.
+      task: the diffusion task; None for an autoencoder alone.
+      params: the denoiser's parameters.
+    """
+
+    def __init__(
+        self,
+        frozen: FrozenAutoencoder,
+        task: DiffusionTask | None = None,
+        params: Any | None = None,
+    ):
+        self.frozen = frozen
+        self.task = task
+        self.params = params
+        self._encode = jax.jit(lambda frozen, *a: frozen.encode(*a).mean)
+        self._decode = jax.jit(lambda frozen, *a: frozen.decode(*a))
+        self._sample = jax.jit(self._sample_latents, static_argnames="sampler")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """H, W of the images that the model takes and was trained to render."""
+        return self.frozen.image_size
+
+    @property
+    def num_views(self) -> int:
+        """V that the model was trained for."""
+        return self.frozen.num_views
+
+    def encode(self, images: Any, cameras: Cameras) -> Array:
+        """Latents [V, h, w, c] of posed images.
+
+        Args:
+          images: [V, H', W', 3], uint8 or float in [0, 1]; of another size than the model's they
+            are cropped to its shape around the centre and resized.
+          cameras: [V], for these images.
+
+        Raises:
+          ValueError: if shapes do not fit or values are not finite.
+        """
+        images, cameras = self._prepare(images, cameras)
+        scene = self._to_scene(cameras)
+        return self._encode(self.frozen, images[None], scene.cameras[None])[0]
+
+    def decode(self, latents: Array, cameras: Cameras) -> Gaussians:
+        """The scene [N] of latents [V, h, w, c] at cameras [V] (for images of `image_size`).
+
+        Raises:
+          ValueError: if shapes do not fit or values are not finite.
+        """
+        expected = (len(_one_set(cameras)), *self.frozen.latent_shape)
+        if latents.shape != expected:
+            raise ValueError(
+                f"latents have shape {latents.shape}, but the cameras and the model ask for "
+                f"[V, h, w, c] = {expected}"
+            )
+        _check_finite("latents", latents)
+        scene = self._to_scene(cameras)
+        decoded = self._decode(self.frozen, jnp.asarray(latents)[None], scene.cameras[None])
+        return gaussians.transform(decoded[0], scene.world_from_scene)
+
+    def reconstruct(self, images: Any, cameras: Cameras) -> Gaussians:
+        """The scene [N] of posed images, encoded and decoded; see `encode`."""
+        prepared, fitted = self._prepare(images, cameras)
+        return self.decode(self.encode(prepared, fitted), fitted)
+
+    def sample(
+        self,
+        key: Array,
+        cameras: Cameras,
+        *,
+        images: Any | None = None,
+        context_cameras: Cameras | None = None,
+        class_label: int | None = None,
+        steps: int = 25,
+        guidance_scale: float = 1.0,
+        num_samples: int = 1,
+    ) -> Gaussians:
+        """Scenes [S, N] drawn from the model, as seen from V cameras, given K of the views or none.
+
+        Sample i depends on the key and i alone, not on how many are drawn.
+
+        Args:
+          key: a typed key, `jax.random.key(seed)`.
+          cameras: where the scene is imagined from [V - K], for images of `image_size`; the splats
+            lie on the rays of these and of the known views.
+          images: known views [K, H', W', 3], as in `encode`.
+          context_cameras: of the known views [K].
+          class_label: of the scene, for a model with classes; None: any.
+          steps: of the sampler.
+          guidance_scale: of classifier-free guidance; 1: none.
+          num_samples: S.
+
+        Raises:
+          ValueError: if there is no denoiser, an argument is missing or outside of what the model
+            was trained for, or values are not finite.
+        """
+        if self.task is None:
+            raise ValueError(
+                "this model is an autoencoder alone; load a run of configs/diffusion.py to sample"
+            )
+        label = self._check_request(class_label, guidance_scale, num_samples)
+        known, context = self._known(images, context_cameras)
+        together, mask = self._arrange(_one_set(cameras), context)
+        scene = self._to_scene(together)
+        everything = np.zeros((len(together), *self.image_size, 3), np.float32)
+        everything[mask] = known
+        sampler = dataclasses.replace(
+            self.task.sampler, steps=steps, guidance=float(guidance_scale)
+        )
+        decoded = self._sample(
+            self.frozen,
+            self.params,
+            jnp.asarray(everything),
+            scene.cameras,
+            jnp.asarray(mask),
+            jnp.int32(label),
+            samplers.scene_keys(key, num_samples),
+            sampler=sampler,
+        )
+        return gaussians.transform(decoded, scene.world_from_scene)
+
+    def _sample_latents(self, frozen, params, images, cameras, mask, label, keys, *, sampler):
+        """Scenes [S, N] in the scene frame."""
+        count = keys.shape[0]
+        known = frozen.encode(images[None], cameras[None], mask[None]).mean
+        condition = jax.tree.map(
+            lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])),
+            Conditioning(cameras[None], known, mask[None], label[None]),
+        )
+        latents = self.task.sample(params, condition, keys, sampler)
+        return frozen.decode(latents, condition.cameras)
+
+    def _prepare(self, images: Any, cameras: Cameras) -> tuple[Array, Cameras]:
+        """Images [V, H, W, 3], float in [0, 1], and their cameras."""
+        cameras, images = _one_set(cameras), np.asarray(images)
+        if images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(cameras):
+            raise ValueError(
+                f"images have shape {images.shape}; expected [V, H, W, 3] for the {len(cameras)} "
+                "cameras"
+            )
+        if np.issubdtype(images.dtype, np.floating):
+            _check_finite("images", images)
+            if images.min() < 0 or images.max() > 1:
+                raise ValueError(
+                    f"images of float type must lie in [0, 1], got [{images.min()}, "
+                    f"{images.max()}]; divide by 255, or give uint8"
+                )
+            if images.shape[1:3] == self.image_size:
+                return jnp.asarray(images, jnp.float32), cameras
+            images = np.rint(images * 255).astype(np.uint8)
+        if images.dtype != np.uint8:
+            raise ValueError(f"images must be uint8 or float, got {images.dtype}")
+        height, width = self.image_size
+        box = image_lib.centre_box(images.shape[1:3], width / height)
+        resized = np.stack([image_lib.crop_resize(image, box, height, width) for image in images])
+        intrinsics = image_lib.crop_resize_intrinsics(
+            np.asarray(cameras.intrinsics, np.float64), box, height, width
+        )
+        fitted = dataclasses.replace(cameras, intrinsics=jnp.asarray(intrinsics, jnp.float32))
+        return jnp.asarray(resized, jnp.float32) / 255, fitted
+
+    def _to_scene(self, cameras: Cameras) -> "_SceneFrame":
+        """Cameras [V] of a world in the frame that the autoencoder knows."""
+        reference, scale = self.frozen.scene_frame
+        poses = np.asarray(_one_set(cameras).world_from_cam, np.float64)
+        unit = normalize.scene_unit(poses[:, :3, 3], np.arange(len(poses)), scale)
+        to_world = normalize.world_from_scene(poses, reference, unit)
+        moved = jnp.asarray(normalize.to_scene(poses, to_world), jnp.float32)
+        return _SceneFrame(
+            dataclasses.replace(cameras, world_from_cam=moved), jnp.asarray(to_world, jnp.float32)
+        )
+
+    def _check_request(self, class_label: Any, guidance_scale: float, num_samples: int) -> int:
+        """The class label as the network takes it."""
+        options, classes = self.task.options, self.task.model.num_classes
+        if num_samples < 1:
+            raise ValueError(f"{num_samples=} must be at least 1")
+        if class_label is not None and not 0 <= class_label < classes:
+            known = f"0 to {classes - 1}" if classes else "none: it was trained without classes"
+            raise ValueError(f"{class_label=} is not a class of this model; it knows {known}")
+        if guidance_scale != 1.0 and options.unconditional == 0:
+            raise ValueError(
+                f"{guidance_scale=} needs a model that was trained with conditions left out "
+                "(config.diffusion.unconditional > 0); use 1"
+            )
+        return NO_CLASS if class_label is None else int(class_label)
+
+    def _known(self, images: Any, cameras: Cameras | None) -> tuple[np.ndarray, Cameras | None]:
+        if (images is None) != (cameras is None):
+            given, missing = ("images", "context_cameras")[:: 1 if cameras is None else -1]
+            raise ValueError(f"{given} without {missing}; give both, or neither")
+        if images is None:
+            return np.zeros((0, *self.image_size, 3), np.float32), None
+        prepared, fitted = self._prepare(images, cameras)
+        most = self.task.options.max_known or self.num_views
+        if len(fitted) > most:
+            raise ValueError(
+                f"{len(fitted)} known views are more than the {most} that the model was trained "
+                "with; give fewer images"
+            )
+        return np.asarray(prepared), fitted
+
+    def _arrange(self, cameras: Cameras, context: Cameras | None) -> tuple[Cameras, np.ndarray]:
+        """All V cameras, the first known one as the reference, and which of them are known."""
+        count = 0 if context is None else len(context)
+        if len(cameras) + count != self.num_views:
+            raise ValueError(
+                f"the model was trained with {self.num_views} views, but there are {len(cameras)} "
+                f"cameras and {count} known views; give {self.num_views - count} cameras"
+            )
+        place = min(self.task.reference, len(cameras))
+        mask = np.zeros(self.num_views, bool)
+        mask[place : place + count] = True
+        if context is None:
+            return cameras, mask
+        return jax.tree.map(
+            lambda a, b: jnp.concatenate([a[:place], b, a[place:]]), cameras, context
+        ), mask
+
+
+@dataclasses.dataclass(frozen=True)
+class _SceneFrame:
+    """Cameras [V] in the scene frame, and the similarity [4, 4] back to the world."""
+
+    cameras: Cameras
+    world_from_scene: Array
+
+
+def _one_set(cameras: Cameras) -> Cameras:
+    """Checked cameras [V]; intrinsics and poses finite."""
+    if not isinstance(cameras, Cameras):
+        raise ValueError(f"cameras must be lgs_jax.Cameras, got {type(cameras).__name__}")
+    if len(cameras.check().batch_shape) != 1:
+        raise ValueError(f"expected cameras with one leading dimension, got {cameras.batch_shape}")
+    _check_finite("cameras.world_from_cam", cameras.world_from_cam)
+    _check_finite("cameras.intrinsics", cameras.intrinsics)
+    return cameras
+
+
+def _check_finite(name: str, values: Any) -> None:
+    if not np.all(np.isfinite(np.asarray(values))):
+        raise ValueError(f"{name} holds values that are not finite")
