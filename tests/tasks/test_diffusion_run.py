@@ -73,9 +73,8 @@ def test_trains_continues_and_refuses_another_autoencoder(tmp_path, monkeypatch,
 
     # The folder may move; the autoencoder may not become another one.
     moved = first.rename(tmp_path / "moved")
-    longer = config["training"] | {"num_steps": 3}
-    config = config | {"autoencoder": str(moved), "training": longer}
-    assert run(config, second)["step"] == 3
+    config = config | {"autoencoder": str(moved)}
+    assert run(config, second)["step"] == 2
     assert "continues from step 2" in capsys.readouterr().out
     save_autoencoder(moved, 6)
     with pytest.raises(workdir.WorkdirError, match=r"latent_stats\.step: 5 -> 6"):
