@@ -21,6 +21,7 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.data import images as image_lib
 from lgs_jax.data import normalize
+from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
@@ -43,14 +44,17 @@ def load(path: str | os.PathLike) -> "SceneModel":
     config, params = checkpoint.restore_params(path)
     name = config.get("task")
     if name == "vae":
-        return SceneModel(load_lib.open_autoencoder(path).plain)
+        saved = load_lib.open_autoencoder(path)
+        return SceneModel(saved.plain, data=saved.data_settings())
     if name != "diffusion":
         raise settings.SettingsError(
             f"{path} is a run of the task {name!r}; expected one of configs/vae.py or "
             "configs/diffusion.py"
         )
     frozen = load_lib.autoencoder(config["autoencoder"])
-    return SceneModel(frozen, tasks.make_task("diffusion", config, frozen), params)
+    task = tasks.make_task("diffusion", config, frozen)
+    data = settings.build(DataSettings, config["data"], "the run's data")
+    return SceneModel(frozen, task, params, data=data)
 
 
 class SceneModel:
@@ -60,6 +64,7 @@ class SceneModel:
       frozen: the autoencoder.
       task: the diffusion task; None for an autoencoder alone.
       params: the denoiser's parameters.
+      data: what it was trained on; None where that is not known.
     """
 
     def __init__(
@@ -67,10 +72,13 @@ class SceneModel:
         frozen: FrozenAutoencoder,
         task: DiffusionTask | None = None,
         params: Any | None = None,
+        *,
+        data: DataSettings | None = None,
     ):
         self.frozen = frozen
         self.task = task
         self.params = params
+        self.data = data
         self._encode = jax.jit(lambda frozen, *a: frozen.encode(*a).mean)
         self._decode = jax.jit(lambda frozen, *a: frozen.decode(*a))
         self._sample = jax.jit(self._sample_latents, static_argnames="sampler")

@@ -1,0 +1,188 @@
+"""python -m lgs_jax sample: draws 3D scenes from a trained diffusion model.
+
+Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
+(`--transforms`, `--colmap`), or are made up (`--path`). With `--known`, the photographs at those
+views are given to the model; without, the scene is imagined from nothing.
+
+  python -m lgs_jax sample --model=runs/diffusion --num-samples=4
+  python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0
+  python -m lgs_jax sample --model=runs/diffusion --path=walk
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax.core import cameras as camera_lib
+from lgs_jax.core import gaussians
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.data import assemble, pipeline, report
+from lgs_jax.data.cache import FrameCache
+from lgs_jax.inference import sample_files, scene_model, visuals
+from lgs_jax.training import checkpoint
+
+PATHS = ("orbit", "walk")
+FIELD_OF_VIEW_DEG = 60.0
+_ARC_DEG = 60.0
+
+
+def main(arguments: list[str]) -> int:
+    """Draws samples and writes them; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options)
+    except (
+        ValueError,  # SettingsError and what `SceneModel` refuses
+        report.DataError,
+        checkpoint.CheckpointError,
+        FileExistsError,
+    ) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Loads, samples, writes."""
+    output = pathlib.Path(options.output)
+    if output.exists() and any(output.iterdir()) and not options.overwrite:
+        raise FileExistsError(f"{output} is not empty; choose another --output, or --overwrite")
+    model = scene_model.load(options.model)
+    views = _views(options, model)
+    known = views.known(options.known)
+    others = np.array([i for i in range(len(views.cameras)) if i not in known], int)
+    images = views.images[known] if known else None
+    arguments = {
+        "images": images,
+        "context_cameras": views.cameras[np.array(known)] if known else None,
+        "class_label": options.class_label,
+        "steps": options.steps,
+        "guidance_scale": options.guidance,
+        "num_samples": options.num_samples,
+    }
+    began = time.monotonic()
+    scenes = model.sample(jax.random.key(options.seed), views.cameras[others], **arguments)
+    jax.block_until_ready(scenes.means)
+    print(
+        f"{options.num_samples} scenes of {scenes.num_gaussians:,} splats in "
+        f"{time.monotonic() - began:.1f} s, compilation included"
+    )
+    shown = sample_files.make(
+        scenes, views.cameras, image_size=model.image_size, known=() if images is None else images
+    )
+    for name in [name for name in shown if name.startswith("sample_")]:
+        shown[name] = gaussians.transform(shown[name], views.world_from_cameras)
+    for path in visuals.write_visuals(output, shown, upscale=options.upscale):
+        print(path)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Views:
+    """Where to imagine the scene from, and what is seen there.
+
+    Attributes:
+      cameras: [V].
+      images: uint8 [V, H, W, 3]; None for a path that was made up.
+      world_from_cameras: similarity [4, 4] from the frame of the cameras to the data's world.
+    """
+
+    cameras: Cameras
+    images: np.ndarray | None
+    world_from_cameras: jax.Array
+
+    def known(self, text: str) -> list[int]:
+        """The positions of the known views, from "0,2"."""
+        try:
+            chosen = sorted({int(part) for part in text.split(",") if part.strip()})
+        except ValueError as error:
+            raise ValueError(f"--known={text!r} must be positions such as 0,2") from error
+        if chosen and self.images is None:
+            raise ValueError("--known needs photographs, which a made-up --path does not have")
+        if outside := [i for i in chosen if not 0 <= i < len(self.cameras)]:
+            raise ValueError(
+                f"--known={text!r}: there is no view {outside[0]}; the views are 0 to "
+                f"{len(self.cameras) - 1}"
+            )
+        return chosen
+
+
+def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
+    if options.path:
+        cameras = make_path(options.path, model.num_views, model.image_size, options.fov_deg)
+        return _Views(cameras, None, jnp.eye(4))
+    data = dataclasses.replace(model.data, **_capture(options))
+    source = pipeline.make_source(data, "eval")
+    print(source.report.summary())
+    if not 0 <= options.scene < len(source):
+        raise ValueError(f"--scene={options.scene}: the scenes are 0 to {len(source) - 1}")
+    entry: dict[str, Any] = assemble.scene_entry(
+        source, data, options.scene, rng=None, cache=FrameCache(0)
+    )
+    context = entry["context"]
+    cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
+    return _Views(cameras, context["images"], jnp.asarray(entry["world_from_scene"]))
+
+
+def _capture(options: argparse.Namespace) -> dict[str, Any]:
+    """What differs from the model's own data for a capture of the user's."""
+    if options.transforms or options.colmap:
+        own = {"num_scenes": None, "holdout": ("*",), "drop_frames": ""}
+        name = "transforms" if options.transforms else "colmap"
+        return {"source": name, "root": options.transforms or options.colmap, **own}
+    return {"root": options.data_root} if options.data_root else {}
+
+
+def make_path(name: str, num_views: int, image_size: tuple[int, int], fov_deg: float) -> Cameras:
+    """A made-up path [V] for images of a size: `orbit` around a point, or `walk` forward and aside.
+
+    Units do not matter: the model sees cameras in units of their own spread.
+    """
+    steps = np.linspace(-0.5, 0.5, num_views)
+    if name == "orbit":
+        angles = np.deg2rad(_ARC_DEG) * steps
+        centers = np.stack([np.sin(angles), np.zeros(num_views), -np.cos(angles)], -1)
+        targets = np.zeros((num_views, 3))
+    else:
+        centers = np.stack([0.5 * steps, np.zeros(num_views), 1.0 * steps], -1)
+        targets = centers + np.array([0.2, 0.0, 1.0])
+    height, width = image_size
+    focal = 0.5 * width / np.tan(np.deg2rad(fov_deg) / 2)
+    poses = camera_lib.look_at(
+        *(jnp.asarray(a, jnp.float32) for a in (centers, targets, np.array([0.0, -1.0, 0.0])))
+    )
+    intrinsics = jnp.array([focal, focal, width / 2, height / 2], jnp.float32)
+    return Cameras(poses, jnp.broadcast_to(intrinsics, (num_views, 4)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax sample",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="workdir of a run of configs/diffusion.py")
+    add("--output", default="samples", help="folder to write to")
+    add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add("--num-samples", type=int, default=4)
+    add("--seed", type=int, default=0)
+    add("--steps", type=int, default=25, help="of the sampler")
+    add("--guidance", type=float, default=1.0, help="scale of classifier-free guidance; 1: none")
+    add("--class-label", type=int, help="for a model with classes")
+    add("--known", default="", help="views given to the model, such as 0 or 0,2")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--transforms", help="your capture: a transforms.json, or its folder")
+    where.add_argument("--colmap", help="your capture: a folder with images and a COLMAP model")
+    where.add_argument("--path", choices=PATHS, help="a made-up camera path")
+    where.add_argument("--data-root", help="where the model's own data lies now")
+    add("--scene", type=int, default=0, help="which scene of the data; default: the first")
+    add("--fov-deg", type=float, default=FIELD_OF_VIEW_DEG, help="of a made-up path")
+    add("--upscale", type=int, default=2, help="pictures are enlarged so many times")
+    return parser

@@ -1,0 +1,71 @@
+"""What a person gets of samples: splats, videos, a grid, a contact sheet, a map of what is unsure.
+
+Letters: S samples, V views of the latents, K frames of a video.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax.core import trajectories
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering.api import render
+from lgs_jax.tasks import panels
+
+VIDEO_FRAMES = 48
+
+
+def make(
+    scenes: Gaussians,
+    cameras: Cameras,
+    *,
+    image_size: tuple[int, int],
+    known: Sequence[np.ndarray] = (),
+    video_frames: int = VIDEO_FRAMES,
+) -> dict[str, Any]:
+    """Pictures and videos of samples [S], by file name; see `visuals.write_visuals`.
+
+    Args:
+      scenes: the samples, in the frame of the cameras.
+      cameras: of the latents [V], for images of `image_size`.
+      image_size: H, W.
+      known: photographs uint8 [H, W, 3] that the samples were given, shown above them.
+      video_frames: K.
+
+    Returns:
+      `sample_<i>` (the splats), `turntable_<i>` (along the cameras and back), `grid` (a row per
+      sample, a column per view), `contact_sheet` (one picture of each sample) and, for two samples or more,
+      `spread` (per pixel of each view, the standard deviation over the samples: dark is sure).
+    """
+    draw = jax.jit(
+        functools.partial(render, height=image_size[0], width=image_size[1], depth_mode=None)
+    )
+    path = trajectories.interpolate(cameras, video_frames, loop=True)
+    everywhere = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cameras, path)
+    pictures, visuals = [], {}
+    for i in range(scenes.batch_shape[0]):
+        rgb = np.asarray(draw(scenes[i], everywhere).rgb)
+        pictures.append(rgb[: len(cameras)])
+        visuals[f"sample_{i}"] = scenes[i]
+        visuals[f"turntable_{i}"] = panels.to_uint8(rgb[len(cameras) :])
+    shown = np.stack(pictures)
+    rows = [list(known)] if len(known) else []
+    titles = (["given"] if rows else []) + [f"sample {i}" for i in range(len(shown))]
+    rows += [list(panels.to_uint8(row)) for row in shown]
+    visuals["grid"] = panels.grid(rows, row_titles=titles)
+    visuals["contact_sheet"] = contact_sheet(list(panels.to_uint8(shown[:, 0])))
+    if len(shown) > 1:
+        spread = shown.std(axis=0).mean(axis=-1)
+        visuals["spread"] = panels.grid([list(panels.to_uint8(panels.turbo(4.0 * spread)))])
+    return visuals
+
+
+def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
+    """Pictures uint8 [h, w, 3] in a block about as wide as high."""
+    columns = int(np.ceil(np.sqrt(len(pictures))))
+    return panels.grid([pictures[i : i + columns] for i in range(0, len(pictures), columns)])

@@ -1,0 +1,98 @@
+"""The command writes what it promises, and refuses what it cannot do."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_autoencoder as tiny
+from PIL import Image
+
+from lgs_jax import __main__, settings, tasks
+from lgs_jax.cli import sample
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import scene_model
+from lgs_jax.inference.export import ply
+
+CONFIG = {
+    "task": "diffusion",
+    "data": tiny.CONFIG["data"],
+    "model": {
+        "latent_channels": 2,
+        "compression": 4,
+        "embedding_size": 8,
+        "widths": (8,),
+        "blocks_per_level": 1,
+        "middle_blocks": 0,
+        "attention_levels": (),
+        "num_heads": 1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    frozen = tiny.make()
+    task = tasks.make_task("diffusion", CONFIG, frozen)
+    params = tiny.invent(jax.eval_shape(task.init, jax.random.key(0)))
+    data = settings.build(DataSettings, CONFIG["data"], "data")
+    return scene_model.SceneModel(frozen, task, params, data=data)
+
+
+@pytest.fixture
+def command(model, monkeypatch, tmp_path):
+    monkeypatch.setattr(scene_model, "load", lambda path: model)
+
+    def run(*arguments):
+        folder = tmp_path / "out"
+        fixed = ["sample", "--model=x", f"--output={folder}", "--steps=2", "--upscale=1"]
+        return __main__.main([*fixed, *arguments]), folder
+
+    return run
+
+
+def test_writes_splats_videos_and_pictures(command, capsys):
+    status, folder = command("--num-samples=2", "--known=0")
+    assert status == 0, capsys.readouterr().err
+    names = {"contact_sheet.png", "grid.png", "spread.png"}
+    names |= {f"{kind}_{i}.{end}" for i in (0, 1) for kind, end in KINDS}
+    assert {path.name for path in folder.iterdir()} == names
+    first, second = (ply.load_ply(folder / f"sample_{i}.ply") for i in (0, 1))
+    assert first.num_gaussians == tiny.VIEWS * tiny.SIZE**2
+    assert np.abs(np.asarray(first.colors - second.colors)).max() > 1e-3
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.height > 3 * tiny.SIZE  # what was given, then two samples
+    status, _ = command()
+    assert status == 1
+    assert "is not empty" in capsys.readouterr().err
+
+
+KINDS = (("sample", "ply"), ("turntable", "mp4"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--scene=9999"], "--scene=9999: the scenes are 0 to"),
+        (["--known=7"], "there is no view 7"),
+        (["--known=a"], "must be positions such as 0,2"),
+        (["--path=walk", "--known=0"], "a made-up --path does not have"),
+        (["--transforms=/nowhere"], "there is no /nowhere"),
+        (["--class-label=1"], "trained without classes"),
+    ],
+)
+def test_refusals(command, capsys, arguments, message):
+    status, folder = command(*arguments)
+    assert status == 1
+    assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", sample.PATHS)
+def test_paths_look_forward_and_move(name):
+    cameras = sample.make_path(name, 4, (32, 48), 60.0)
+    forward = np.asarray(cameras.world_from_cam)[:, :3, 2]
+    assert np.all(forward @ forward.mean(axis=0) > 0.5)
+    assert np.asarray(cameras.world_from_cam)[:, 1, 1].min() > 0.9  # y down, as in the world
+    steps = np.linalg.norm(np.diff(np.asarray(cameras.centers), axis=0), axis=-1)
+    assert steps.min() > 0.1
+    half_width = 24.0 / np.asarray(cameras.intrinsics)[:, 0]
+    np.testing.assert_allclose(half_width, np.tan(np.deg2rad(30.0)), rtol=1e-5)
