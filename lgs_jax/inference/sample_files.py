@@ -39,8 +39,9 @@ def make(
 
     Returns:
       `sample_<i>` (the splats), `turntable_<i>` (along the cameras and back), `grid` (a row per
-      sample, a column per view), `contact_sheet` (one picture of each sample) and, for two samples or more,
-      `spread` (per pixel of each view, the standard deviation over the samples: dark is sure).
+      sample, a column per view), `contact_sheet` (one picture of each sample) and, for two samples
+      or more, `spread` (per pixel of each view, the standard deviation over the samples: dark is
+      sure).
     """
     draw = jax.jit(
         functools.partial(render, height=image_size[0], width=image_size[1], depth_mode=None)
