@@ -11,9 +11,9 @@ __all__ = ["Cameras", "Gaussians", "Rendering", "load", "render"]
 __version__ = "0.1.0"
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(path: str | os.PathLike, **options: Any) -> Any:
     """A trained model as one object; see `inference.scene_model.load`."""
     # Late: with it come the readers of data, Orbax and the tasks.
     from lgs_jax.inference import scene_model
 
-    return scene_model.load(path)
+    return scene_model.load(path, **options)

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> None:
     output = pathlib.Path(options.output)
     if output.exists() and any(output.iterdir()) and not options.overwrite:
         raise FileExistsError(f"{output} is not empty; choose another --output, or --overwrite")
-    model = scene_model.load(options.model)
+    model = scene_model.load(options.model, autoencoder=options.autoencoder)
     views = _views(options, model)
     known = views.known(options.known)
     others = np.array([i for i in range(len(views.cameras)) if i not in known], int)
@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--model", required=True, help="workdir of a run of configs/diffusion.py")
+    add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     add("--output", default="samples", help="folder to write to")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")
     add("--num-samples", type=int, default=4)

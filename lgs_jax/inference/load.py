@@ -50,24 +50,6 @@ class SavedAutoencoder:
         )
 
 
-def autoencoder(source: str | os.PathLike) -> FrozenAutoencoder:
-    """The autoencoder of a workdir or checkpoint whose latent statistics are known.
-
-    Raises:
-      CheckpointError: if there is no checkpoint, or it cannot be read.
-      SettingsError: if the statistics are missing, or of another step.
-    """
-    saved = open_autoencoder(source)
-    stats = read_stats(saved.folder)
-    if stats is None or stats.step != saved.step:
-        found = "there are none" if stats is None else f"those there are of step {stats.step}"
-        raise settings.SettingsError(
-            f"latent statistics of {saved.folder} at step {saved.step}: {found}; run "
-            f"`python -m lgs_jax latent-stats --autoencoder={source}`"
-        )
-    return saved.plain.with_stats(stats)
-
-
 def open_autoencoder(source: str | os.PathLike) -> SavedAutoencoder:
     """The newest checkpoint of a workdir, or one checkpoint, on the first local device.
 
@@ -84,6 +66,27 @@ def open_autoencoder(source: str | os.PathLike) -> SavedAutoencoder:
     if folder.name == workdir.CHECKPOINTS:
         folder = folder.parent
     return SavedAutoencoder(folder=folder, step=step, config=config, plain=plain)
+
+
+def autoencoder_of_run(source: str | os.PathLike, stats: LatentStats) -> FrozenAutoencoder:
+    """The autoencoder of a diffusion run, whose latents had these statistics.
+
+    Raises:
+      lgs_jax.settings.SettingsError: if it is another one.
+    """
+    saved = open_autoencoder(source)
+    kept = read_stats(saved.folder)
+    differs = saved.step != stats.step or (
+        kept is not None
+        and kept.step == saved.step
+        and not np.allclose(kept.mean, stats.mean, atol=0.05 * max(stats.std))
+    )
+    if differs:
+        raise settings.SettingsError(
+            f"the autoencoder {source} (step {saved.step}) is not the one that the diffusion model "
+            f"was trained on (step {stats.step}, latent means {stats.mean}); give that one"
+        )
+    return saved.plain.with_stats(stats)
 
 
 def read_stats(folder: pathlib.Path) -> LatentStats | None:

@@ -26,16 +26,19 @@ from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.training import checkpoint
 
 Array = jax.Array
 
 
-def load(path: str | os.PathLike) -> "SceneModel":
+def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = None) -> "SceneModel":
     """Opens the workdir (or one checkpoint) of a run of configs/vae.py or configs/diffusion.py.
 
-    A diffusion run's autoencoder is opened where the run found it.
+    Args:
+      path: of the run.
+      autoencoder: where the autoencoder of a diffusion run lies now; None: where the run found it.
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
@@ -51,7 +54,8 @@ def load(path: str | os.PathLike) -> "SceneModel":
             f"{path} is a run of the task {name!r}; expected one of configs/vae.py or "
             "configs/diffusion.py"
         )
-    frozen = load_lib.autoencoder(config["autoencoder"])
+    stats = LatentStats.from_json(config["latent_stats"], f"the latent statistics of {path}")
+    frozen = load_lib.autoencoder_of_run(autoencoder or config["autoencoder"], stats)
     task = tasks.make_task("diffusion", config, frozen)
     data = settings.build(DataSettings, config["data"], "the run's data")
     return SceneModel(frozen, task, params, data=data)

@@ -39,7 +39,7 @@ def model():
 
 @pytest.fixture
 def command(model, monkeypatch, tmp_path):
-    monkeypatch.setattr(scene_model, "load", lambda path: model)
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
 
     def run(*arguments):
         folder = tmp_path / "out"

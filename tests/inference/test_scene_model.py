@@ -1,6 +1,7 @@
 """What goes in and comes out of a loaded model: frames, known views, keys, refusals."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import tiny_autoencoder as tiny
 from lgs_jax import settings, tasks
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.core import gaussians
-from lgs_jax.inference import scene_model
+from lgs_jax.inference import load, scene_model
 
 DENOISER = {
     "latent_channels": 2,
@@ -198,3 +199,19 @@ def test_latents_and_images_are_checked(model, given):
         model.encode(images[:1], cameras)
     with pytest.raises(settings.SettingsError, match="max_known=9"):
         make_model(max_known=9)
+
+
+def test_a_run_opens_with_its_own_autoencoder_only(tmp_path, monkeypatch):
+    """The step of the autoencoder and the statistics of its latents must be those of the run."""
+    saved = load.SavedAutoencoder(
+        folder=tmp_path, step=tiny.STATS.step, config=tiny.CONFIG, plain=tiny.make()
+    )
+    monkeypatch.setattr(load, "open_autoencoder", lambda source: saved)
+    frozen = load.autoencoder_of_run("somewhere", tiny.STATS)
+    np.testing.assert_allclose(frozen.std, tiny.STATS.std)
+    with pytest.raises(settings.SettingsError, match=r"\(step 3\) is not the one .*\(step 4"):
+        load.autoencoder_of_run("somewhere", dataclasses.replace(tiny.STATS, step=4))
+    kept = dataclasses.replace(tiny.STATS, mean=(0.5, 1.0))
+    (tmp_path / "latent_stats.json").write_text(json.dumps(kept.to_json()))
+    with pytest.raises(settings.SettingsError, match="is not the one"):
+        load.autoencoder_of_run("somewhere", tiny.STATS)
