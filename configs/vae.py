@@ -69,6 +69,7 @@ def _laptop() -> ml_collections.ConfigDict:
             "dtype": "float32",
             "remat": False,
             "shortcut": True,
+            "refine": 16,
             "scene_head": {"near": 0.5, "far": 50.0, "initial_depth": 3.0, "max_scale": 4.0},
         }
     )

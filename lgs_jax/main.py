@@ -16,7 +16,7 @@ from lgs_jax import settings, tasks
 from lgs_jax.cli import flag_parsing
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import load, visuals
-from lgs_jax.training import compilation_cache, loop, preemption
+from lgs_jax.training import compilation_cache, loop, mesh, preemption
 from lgs_jax.training import settings as training_settings
 
 # New keys are let through here; the settings classes refuse unknown ones and know the defaults.
@@ -33,6 +33,9 @@ def main(argv: list[str]) -> None:
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     stop = preemption.StopSignal().install()
     try:
+        if not DISTRIBUTED.value:
+            train = training_settings.from_config(config)
+            mesh.split_cpu(train.mesh, train.microbatch_size, train.evaluation_batch_size)
         run(config, WORKDIR.value or default_workdir(name), stop)
     except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
         sys.exit(f"error: {error}")

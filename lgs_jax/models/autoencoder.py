@@ -44,6 +44,8 @@ class Autoencoder(nn.Module):
       remat: recompute the blocks in the backward pass, to save memory.
       shortcut: add a linear path around both U-Nets, from pixels to latents and from latents to
         maps; colours are then learnt within a few hundred steps. Our own addition.
+      refine: channels of a small network over the decoder's maps at full resolution, which hides
+        the borders of patches; 0: none. Our own addition, for `patch_size` above 1.
       scene: kind of scene, a name in `models.decoder.SCENE_HEADS`.
       scene_head: arguments of the scene head, such as near and far.
       encoder_unet: arguments of `nn.multiview_unet.MultiViewUNet` for the encoder alone.
@@ -62,6 +64,7 @@ class Autoencoder(nn.Module):
     dtype: str = "float32"
     remat: bool = False
     shortcut: bool = True
+    refine: int = 0
     scene: str = "gaussians"
     scene_head: Mapping[str, Any] | None = None
     encoder_unet: Mapping[str, Any] | None = None
@@ -93,6 +96,7 @@ class Autoencoder(nn.Module):
             in_level=self.latent_level,
             patch_size=self.patch_size,
             shortcut=self.shortcut,
+            refine=self.refine,
             scene=self.scene,
             head=dict(self.scene_head or {}),
             unet={"output_scale": DECODER_OUTPUT_SCALE, **self._unet_arguments(self.decoder_unet)},
@@ -192,6 +196,8 @@ class Autoencoder(nn.Module):
                 f"patch_size={self.patch_size} must be one of {PATCH_SIZES} and divide "
                 f"compression={self.compression}"
             )
+        if self.refine < 0:
+            raise ValueError(f"refine={self.refine} must be 0 (none) or a number of channels")
         if self.scene not in decoder.SCENE_HEADS:
             raise ValueError(f"scene={self.scene!r} must be one of {tuple(decoder.SCENE_HEADS)}")
         settings.build(decoder.SCENE_HEADS[self.scene], dict(self.scene_head or {}), "scene_head")

@@ -28,6 +28,9 @@ class Decoder(nn.Module):
       patch_size: side of the square of pixels that each pixel of level 0 becomes (depth to space).
       shortcut: add a linear function of each pixel's own latent to the maps; it starts as the
         inverse of the encoder's cosine transform, in the colours alone.
+      refine: channels between two 3x3 convolutions over the maps at full resolution, which start
+        as the identity; 0: none. Otherwise the pixels of a patch are set without sight of the
+        pixels of the next patch.
       scene: a name in `SCENE_HEADS`.
       head: arguments of the scene head.
       unet: further arguments of `MultiViewUNet`.
@@ -36,6 +39,7 @@ class Decoder(nn.Module):
     in_level: int
     patch_size: int
     shortcut: bool
+    refine: int
     scene: str
     head: Mapping[str, Any]
     unet: Mapping[str, Any]
@@ -65,7 +69,18 @@ class Decoder(nn.Module):
                 kernel.shape[-1], False, kernel_init=lambda *_: kernel, name="shortcut"
             )
             maps = maps + blocks.depth_to_space(dense(latents), factor)
+        if self.refine:
+            maps = _refined(maps, self.refine, jnp.dtype(self.unet["dtype"]))
         return scene_head(maps, cameras, view_mask)
+
+
+def _refined(maps: Array, channels: int, dtype: jnp.dtype) -> Array:
+    """Maps [B, V, H, W, C] plus a small function of their surroundings (in a Linen scope)."""
+    hidden = nn.silu(nn.Conv(channels, (3, 3), dtype=dtype, name="refine_in")(maps))
+    zeros = nn.initializers.zeros
+    return maps + nn.Conv(
+        maps.shape[-1], (3, 3), dtype=dtype, kernel_init=zeros, name="refine_out"
+    )(hidden)
 
 
 def _color_kernel(factor: int, channels: int, scene_head: Any) -> Array:

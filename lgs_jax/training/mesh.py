@@ -6,6 +6,7 @@ with `fsdp=1` they are replicated.
 
 import dataclasses
 import math
+import os
 from typing import Any
 
 import jax
@@ -25,7 +26,8 @@ class MeshSettings:
     """How many devices each axis of the mesh has.
 
     Attributes:
-      data: devices along `data`, over which only the batch is split; -1: all that remain.
+      data: devices along `data`, over which only the batch is split; -1: all that remain (of a
+        CPU: its cores, as far as they divide the batch).
       fsdp: devices along `fsdp`, over which parameters and optimizer state are split too.
     """
 
@@ -35,6 +37,40 @@ class MeshSettings:
     def __post_init__(self):
         if self.fsdp < 1 or (self.data < 1 and self.data != -1):
             raise ValueError(f"{self.data=} must be positive or -1, {self.fsdp=} positive")
+
+
+def cpu_devices(settings: MeshSettings, *batch_sizes: int, cores: int | None = None) -> int:
+    """How many devices to make of a CPU: what the mesh asks for, else one per core.
+
+    XLA runs the many small loops of the rasterizer one after another on each device, so that a CPU
+    in one piece leaves cores idle. With `data=-1` it is the largest number that is no more than the
+    cores and splits every batch (scenes on all devices together) evenly.
+
+    Args:
+      settings: the mesh.
+      batch_sizes: of a microbatch and of an evaluation.
+      cores: None: those that this process may use.
+    """
+    if settings.data != -1:
+        return settings.data * settings.fsdp
+    if cores is None:
+        affinity = getattr(os, "sched_getaffinity", None)  # not on every system
+        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    common = math.gcd(*batch_sizes)
+    most = max(cores, settings.fsdp)
+    fitting = (n for n in range(1, most + 1) if common % n == 0 and n % settings.fsdp == 0)
+    return max(fitting, default=1)
+
+
+def split_cpu(settings: MeshSettings, *batch_sizes: int) -> None:
+    """Sets the number of CPU devices to `cpu_devices`; to be called before JAX starts its backend.
+
+    Without effect where the environment has chosen a number (JAX_NUM_CPU_DEVICES, or XLA_FLAGS),
+    and on training that runs on an accelerator.
+    """
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and jax.config.jax_num_cpu_devices == -1:
+        jax.config.update("jax_num_cpu_devices", cpu_devices(settings, *batch_sizes))
 
 
 def make(settings: MeshSettings) -> Mesh:

@@ -71,6 +71,11 @@ class TrainSettings:
             raise ValueError(f"{self.batch_size=} must be a multiple of {self.accumulate_steps=}")
 
     @property
+    def microbatch_size(self) -> int:
+        """Scenes that go through the network at once, over all devices."""
+        return self.batch_size // self.accumulate_steps
+
+    @property
     def evaluation_batch_size(self) -> int:
         """Scenes per batch of an evaluation."""
         return self.eval_batch_size or self.batch_size

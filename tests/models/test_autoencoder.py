@@ -196,6 +196,7 @@ def test_nested_configuration_is_accepted_and_a_misspelt_key_is_not():
         ({"compression": 16}, "compression=16 with patch_size=2 needs at least 4 widths"),
         ({"num_heads": 5}, "num_heads=5"),
         ({"scene": "mesh"}, "scene='mesh'"),
+        ({"refine": -1}, "refine=-1"),
     ],
 )
 def test_settings_that_do_not_fit_are_named(settings, message):
@@ -233,3 +234,27 @@ def test_the_shortcut_starts_with_the_colours_of_the_images():
     names = without.init(jax.random.key(0), _images(), _cameras())["params"]
     assert "shortcut" not in names["encoder"]
     assert "shortcut" not in names["decoder"]
+
+
+def test_refinement_starts_as_nothing_and_then_joins_neighbouring_patches(initial):
+    model = autoencoder.Autoencoder(**{**TINY, "refine": 4})
+    latents = jax.random.normal(jax.random.key(3), (2, 3, 4, 8, 6))
+
+    def decode(module, params):
+        return module.apply({"params": params}, latents, _cameras(), SIZE, method="decode")
+
+    shapes = jax.eval_shape(model.init, jax.random.key(0), _images(), _cameras())["params"]
+    added = shapes["decoder"].keys() - initial["decoder"].keys()
+    assert added == {"refine_in", "refine_out"}
+    assert shapes["decoder"]["refine_in"]["kernel"].shape == (3, 3, 12, 4)
+    rng = np.random.default_rng(0)
+    layers = {
+        name: jax.tree.map(lambda x: rng.standard_normal(x.shape, "f4"), shapes["decoder"][name])
+        for name in added
+    }
+    without = decode(autoencoder.Autoencoder(**TINY), initial)
+    for scale, same in ((0.0, True), (0.1, False)):
+        last = jax.tree.map(lambda x, s=scale: s * x, layers["refine_out"])
+        decoder = {**initial["decoder"], **layers, "refine_out": last}
+        refined = decode(model, {**initial, "decoder": decoder})
+        assert np.array_equal(refined.means, without.means) is same

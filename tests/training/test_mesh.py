@@ -98,6 +98,23 @@ def test_a_run_continues_on_another_number_of_devices(runs):
 
 
 @pytest.mark.parametrize(
+    ("values", "batches", "cores", "expected"),
+    [
+        ({}, (4, 4), 2, 2),
+        ({}, (4, 8), 3, 2),  # three scenes do not divide a batch of four
+        ({}, (4, 6), 16, 2),
+        ({}, (1, 4), 8, 1),
+        ({"data": 1}, (4, 4), 8, 1),
+        ({"data": 2, "fsdp": 3}, (6, 6), 1, 6),
+        ({"fsdp": 2}, (8, 8), 6, 4),
+    ],
+)
+def test_cpu_devices_use_the_cores_and_divide_every_batch(values, batches, cores, expected):
+    settings_ = meshes.MeshSettings(**values)
+    assert meshes.cpu_devices(settings_, *batches, cores=cores) == expected
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [({"fsdp": 3}, "does not fit 1 device"), ({"data": 2}, "data=2 x fsdp=1 does not fit 1")],
 )
