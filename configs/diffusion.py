@@ -46,6 +46,7 @@ def _laptop() -> ml_collections.ConfigDict:
     config.task = "diffusion"
     config.seed = 0
     config.autoencoder = ""
+    config.latents = ""
     config.data = ml_collections.ConfigDict(
         {
             "source": "procedural",

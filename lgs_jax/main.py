@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from lgs_jax import settings, tasks
 from lgs_jax.cli import flag_parsing
 from lgs_jax.data import pipeline, report
-from lgs_jax.inference import load, visuals
+from lgs_jax.inference import encode_latents, load, visuals
 from lgs_jax.training import compilation_cache, loop, mesh, preemption
 from lgs_jax.training import settings as training_settings
 
@@ -51,7 +51,8 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     source, held_out = sources = [pipeline.make_source(data, split) for split in ("train", "eval")]
     print(*(each.report.summary() for each in sources), sep="\n", flush=True)
     constants, record = load.frozen_parts(config, source, data)
-    batches = {"seed": train.seed, "batch_size": train.batch_size}
+    latents = encode_latents.of_run(config, source, data)
+    batches = {"latents": latents, "seed": train.seed, "batch_size": train.batch_size}
     batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
     loop.train(
         tasks.make_task(config["task"], config, *constants),

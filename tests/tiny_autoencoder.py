@@ -7,6 +7,7 @@ import numpy as np
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.models import autoencoder, frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats
+from lgs_jax.training import checkpoint, optimizer, state
 
 SIZE, VIEWS, TARGETS = 16, 2, 1
 CONFIG = {
@@ -59,6 +60,14 @@ def make_params():
     """Parameters of the autoencoder."""
     module = autoencoder.Autoencoder(**CONFIG["model"])
     return invent(jax.eval_shape(module.init, jax.random.key(0), *make_views())["params"])
+
+
+def save(folder, step):
+    """Writes a checkpoint of the autoencoder into a workdir."""
+    saved = state.create(make_params(), optimizer.make(optimizer.OptimizerSettings()))
+    with checkpoint.Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(step, saved, CONFIG, {"seconds": 0.0})
+        checkpoints.wait()
 
 
 def make():

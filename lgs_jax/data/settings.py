@@ -8,6 +8,7 @@ from typing import Any
 from lgs_jax.data import images, normalize, report, scan, views
 
 SOURCES = ("realestate10k", "mvimgnet", "colmap", "transforms", "procedural")
+_OPTIONAL_COUNTS = ("num_scenes", "gap_max", "view_draws")
 CROPS = ("centre", "random")
 
 
@@ -27,6 +28,9 @@ class DataSettings:
         make for training.
       num_frames, kind: of "procedural" scenes.
       reference: context view that gives the scene's origin and axes, "first" or "middle".
+      view_draws: K: a scene is seen with one of K fixed choices of views and augmentation, in epoch
+        e with number e mod K, whatever the seed; None: with a new choice at every visit. Latents
+        that are encoded beforehand need a K.
       scale: unit of the scene: "cameras" for the mean distance of the context cameras from their
         mean, or a length in the data's unit.
       crop: "centre", or "random" boxes in training.
@@ -54,6 +58,7 @@ class DataSettings:
     num_scenes: int | None = None
     num_frames: int = 16
     kind: str = "mixed"
+    view_draws: int | None = None
     reference: str = "first"
     scale: str | float = "cameras"
     crop: str = "centre"
@@ -117,7 +122,7 @@ class DataSettings:
             "num_threads": 1,
             "cache_mb": 0,
         }
-        least |= {name: 1 for name in ("num_scenes", "gap_max") if getattr(self, name) is not None}
+        least |= {name: 1 for name in _OPTIONAL_COUNTS if getattr(self, name) is not None}
         for name, bound in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or value < bound:

@@ -207,6 +207,8 @@ def _batches(
     source: Source, data: pipeline.DataSettings, num_scenes: int
 ) -> Iterator[dict[str, Any]]:
     """Every one of `num_scenes` different scenes once, with views as drawn in training."""
+    # Whatever the run's draws are: the same statistics for every run.
+    data = dataclasses.replace(data, view_draws=None)
     batches = pipeline.train_batches(source, data, seed=0, batch_size=_BATCH_SIZE)
     try:
         for index in range(math.ceil(num_scenes / _BATCH_SIZE)):

@@ -41,20 +41,33 @@ class Conditioning:
         )
 
 
-def random_known(
-    key: Array, shape: tuple[int, int], *, unconditional: float, max_known: int
-) -> Array:
-    """Which views to tell, bool [B, V].
+def random_known(key: Array, shape: tuple[int, int], *, max_known: int) -> Array:
+    """Which views to encode as known ones, bool [B, V].
 
-    A share `unconditional` of the scenes gets none; the others a uniformly random number of 1 to
-    `max_known` views, in random places.
+    A uniformly random number of 1 to `max_known` views of each scene, in random places.
     """
-    key_none, key_count, key_order = jax.random.split(key, 3)
-    num_scenes, _ = shape
-    count = jax.random.randint(key_count, (num_scenes, 1), 1, max_known + 1)
-    none = jax.random.bernoulli(key_none, unconditional, (num_scenes, 1))
-    rank = jnp.argsort(jax.random.uniform(key_order, shape), axis=-1)
-    return rank < jnp.where(none, 0, count)
+    key_count, key_order = jax.random.split(key)
+    count = jax.random.randint(key_count, (shape[0], 1), 1, max_known + 1)
+    return jnp.argsort(jax.random.uniform(key_order, shape), axis=-1) < count
+
+
+def known_of_draw(scene_index: Array, draw: Array, num_views: int, *, max_known: int) -> Array:
+    """As `random_known`, but a function of scene and draw (both [B]) alone; bool [B, V].
+
+    No seed takes part: latents encoded once serve runs of all seeds.
+    """
+
+    def one(index: Array, number: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), index), number)
+        return random_known(key, (1, num_views), max_known=max_known)[0]
+
+    return jax.vmap(one)(jnp.asarray(scene_index), jnp.asarray(draw))
+
+
+def drop_known(key: Array, known_mask: Array, share: float) -> Array:
+    """Which views to tell, bool [B, V]: of a random share of the scenes none."""
+    dropped = jax.random.bernoulli(key, share, (known_mask.shape[0], 1))
+    return known_mask & ~dropped
 
 
 def drop_class(key: Array, class_label: Array, share: float) -> Array:

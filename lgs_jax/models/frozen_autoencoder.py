@@ -99,10 +99,18 @@ class FrozenAutoencoder:
         posterior = self.module.apply(
             {"params": self.params}, images, cameras, view_mask, method="encode"
         )
+        return self.normalized(posterior)
+
+    def normalized(self, posterior: autoencoder.Posterior) -> autoencoder.Posterior:
+        """The distributions [..., c] of `Autoencoder.encode` on the scale of these statistics."""
         return autoencoder.Posterior(
-            mean=(posterior.mean - self.mean) / self.std,
+            mean=self.normalized_mean(posterior.mean),
             log_var=posterior.log_var - 2 * jnp.log(self.std),
         )
+
+    def normalized_mean(self, latents: Array) -> Array:
+        """Latents [..., c] as they come on the scale of these statistics."""
+        return (latents - self.mean) / self.std
 
     def decode(self, latents: Array, cameras: Cameras) -> Any:
         """The scene of normalised latents [B, V, h, w, c]; see `Autoencoder.decode`."""

@@ -9,7 +9,15 @@ from lgs_jax import settings
 # What each task reads of a configuration.
 TASKS = {
     "vae": ("data", "model", "loss", "metrics"),
-    "diffusion": ("data", "model", "diffusion", "sampler", "autoencoder", "latent_stats"),
+    "diffusion": (
+        "data",
+        "model",
+        "diffusion",
+        "sampler",
+        "autoencoder",
+        "latents",
+        "latent_stats",
+    ),
     "splat_fit": ("data", "training", "model", "metrics"),
 }
 # What the trainer reads.

@@ -1,8 +1,9 @@
 """Stage 2: latent diffusion over the views of a scene.
 
 The denoiser learns the latents of a frozen autoencoder (`FrozenAutoencoder`, a constant of the
-run), which are encoded anew at every step. Some views of each scene are known: they are encoded
-without sight of the others and given clean. No rendering takes part in the loss.
+run), encoded anew at every step, or beforehand (`data.latents`). Some views of each scene are
+known: they are encoded without sight of the others and given clean. No rendering takes part in the
+loss.
 
 Letters: B scenes, V views, H, W image, h, w latent map, c latent channels, L noise levels.
 """
@@ -24,7 +25,7 @@ from lgs_jax.models import autoencoder, conditioning, denoiser, parameters
 from lgs_jax.models.conditioning import Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.rendering.api import render
-from lgs_jax.tasks import sample_visuals, views
+from lgs_jax.tasks import encoding, sample_visuals, views
 from lgs_jax.tasks.diffusion_settings import DiffusionSettings, SamplerSettings
 
 Array = jax.Array
@@ -133,28 +134,43 @@ class DiffusionTask:
         Known views are encoded with each other alone (the posterior's mean), so that nothing of the
         others leaks into the condition.
         """
-        known = frozen.encode(context.images, context.cameras, known_mask).mean
+        known = encoding.encode_known(frozen, context, known_mask)
         return Conditioning(context.cameras, known, known_mask, label)
+
+    def encode(
+        self, frozen: FrozenAutoencoder, batch: Batch, key: Array | None = None
+    ) -> encoding.Encoded:
+        """The latents of a batch, of one with images by encoding them.
+
+        Known views are random by `key`, or fixed for each draw of a scene where the batch names
+        draws (`DataSettings.view_draws`).
+        """
+        if "latents" in batch:
+            return encoding.from_latents(frozen, batch)
+        context = views.from_batch(batch["context"])
+        shape = context.images.shape[:2]
+        most = self.options.max_known or shape[1]
+        if "draw" in batch:
+            mask = conditioning.known_of_draw(
+                batch["scene_index"], batch["draw"], shape[1], max_known=most
+            )
+        else:
+            mask = conditioning.random_known(key, shape, max_known=most)
+        return encoding.from_images(frozen, context, mask)
 
     def loss(
         self, params: Any, batch: Batch, key: Array, frozen: FrozenAutoencoder
     ) -> tuple[Array, dict[str, Array]]:
         """The denoising loss of one batch and what to log of it."""
         options = self.options
-        keys = jax.random.split(key, 5)
-        context = views.from_batch(batch["context"])
-        shape = context.images.shape[:2]
-        x = autoencoder.sample(frozen.encode(context.images, context.cameras), keys[0])
-        known_mask = conditioning.random_known(
-            keys[1],
-            shape,
-            unconditional=options.unconditional,
-            max_known=options.max_known or shape[1],
-        )
+        keys = jax.random.split(key, 6)
+        encoded = self.encode(frozen, batch, keys[1])
+        x = autoencoder.sample(encoded.posterior, keys[0])
+        known_mask = conditioning.drop_known(keys[5], encoded.known_mask, options.unconditional)
         label = conditioning.drop_class(keys[2], batch["class_label"], options.class_drop)
-        condition = self.encode_known(frozen, context, known_mask, label)
+        condition = Conditioning(encoded.cameras, encoded.known, known_mask, label)
 
-        log_snr = process.sample_log_snr(keys[3], shape[:1], self.schedule)
+        log_snr = process.sample_log_snr(keys[3], x.shape[:1], self.schedule)
         error, x_mse = self._errors(
             params, x, jax.random.normal(keys[4], x.shape), log_snr, condition
         )

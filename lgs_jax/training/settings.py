@@ -83,7 +83,7 @@ class TrainSettings:
 
 # The groups of a configuration; the tasks read those that the trainer does not.
 GROUPS = ("task", "seed", "data", "model", "loss", "metrics", "optimizer", "training", "mesh")
-GROUPS += ("autoencoder", "diffusion", "sampler")
+GROUPS += ("autoencoder", "latents", "diffusion", "sampler")
 
 
 def from_config(config: Mapping[str, Any]) -> TrainSettings:

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     "metrics.*",
     "sampler.*",
     "autoencoder",  # where it lies; which one it is, its latents' statistics tell
+    "latents",  # encoded beforehand or at every step: the same up to rounding
     "data.root",
     "data.num_workers",
     "data.num_threads",

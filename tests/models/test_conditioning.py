@@ -8,9 +8,10 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.models import conditioning
 
 
-def draw(count=4000, views=4, **options):
-    key = jax.random.key(0)
-    return np.asarray(conditioning.random_known(key, (count, views), **options))
+def draw(count=4000, views=4, *, unconditional, max_known):
+    keys = jax.random.split(jax.random.key(0))
+    mask = conditioning.random_known(keys[0], (count, views), max_known=max_known)
+    return np.asarray(conditioning.drop_known(keys[1], mask, unconditional))
 
 
 def test_numbers_and_places_of_known_views():
@@ -29,6 +30,23 @@ def test_ends_of_the_settings():
     assert not draw(unconditional=1.0, max_known=4).any()
     assert set(draw(unconditional=0.0, max_known=1).sum(1)) == {1}
     assert set(draw(unconditional=0.0, max_known=4).sum(1)) == {1, 2, 3, 4}
+
+
+def test_known_views_of_a_draw_depend_on_scene_and_draw_alone():
+    scenes, draws = (np.ravel(x) for x in np.meshgrid(np.arange(500), np.arange(8)))
+    mask = np.asarray(conditioning.known_of_draw(scenes, draws, 4, max_known=3))
+    shuffled = np.random.default_rng(0).permutation(len(mask))[:100]
+    again = conditioning.known_of_draw(scenes[shuffled], draws[shuffled], 4, max_known=3)
+    np.testing.assert_array_equal(again, mask[shuffled])
+    # A third each of 1, 2, 3 of 4000; five standard errors are 0.037.
+    shares = np.bincount(mask.sum(1), minlength=5) / len(mask)
+    np.testing.assert_allclose(shares, [0, 1 / 3, 1 / 3, 1 / 3, 0], atol=0.038)
+    # The draws of a scene, and the scenes of a draw, are unrelated: two masks agree as often as
+    # two independent ones, of which each has one of 14 values, 4 of them with probability 1/12,
+    # 6 with 1/18 and 4 with 1/12: 0.0741; five standard errors of 3500 pairs are 0.022.
+    by_draw = mask.reshape(8, 500, 4)
+    for a, b in ((by_draw[1:], by_draw[:-1]), (by_draw[:, 1:], by_draw[:, :-1])):
+        assert abs((a == b).all(-1).mean() - 0.0741) < 0.023
 
 
 def test_dropped_classes():

@@ -8,7 +8,7 @@ import pytest
 import tiny_autoencoder as tiny
 
 from lgs_jax import main
-from lgs_jax.training import checkpoint, optimizer, preemption, state, workdir
+from lgs_jax.training import checkpoint, preemption, workdir
 
 CONFIG = {
     "task": "diffusion",
@@ -36,14 +36,6 @@ CONFIG = {
 }
 
 
-def save_autoencoder(folder: pathlib.Path, step: int) -> None:
-    params = tiny.make_params()
-    shapes = state.create(params, optimizer.make(optimizer.OptimizerSettings()))
-    with checkpoint.Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
-        checkpoints.save(step, shapes, tiny.CONFIG, {"seconds": 0.0})
-        checkpoints.wait()
-
-
 def run(config: dict, folder: pathlib.Path) -> dict:
     main.run(config, str(folder), preemption.StopSignal())
     return json.loads((folder / "results.json").read_text())
@@ -52,7 +44,7 @@ def run(config: dict, folder: pathlib.Path) -> dict:
 def test_trains_continues_and_refuses_another_autoencoder(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LGS_JAX_CACHE", "off")
     first, second = tmp_path / "autoencoder", tmp_path / "diffusion"
-    save_autoencoder(first, 5)
+    tiny.save(first, 5)
     config = CONFIG | {"autoencoder": str(first)}
     results = run(config, second)
     assert results["step"] == 2
@@ -76,7 +68,7 @@ def test_trains_continues_and_refuses_another_autoencoder(tmp_path, monkeypatch,
     config = config | {"autoencoder": str(moved)}
     assert run(config, second)["step"] == 2
     assert "continues from step 2" in capsys.readouterr().out
-    save_autoencoder(moved, 6)
+    tiny.save(moved, 6)
     with pytest.raises(workdir.WorkdirError, match=r"latent_stats\.step: 5 -> 6"):
         run(config, second)
     assert "is of step 5, the autoencoder of step 6" in capsys.readouterr().out

@@ -1,0 +1,106 @@
+"""python -m lgs_jax encode-latents: encodes training scenes once, so that stage 2 need not.
+
+Every scene is encoded in K draws of its views. A run of configs/diffusion.py that is given the
+folder learns what it would have learnt from the images with `--config.data.view_draws=K`, and
+needs neither them nor the encoder during training. The data are those of the autoencoder; what the
+diffusion run changes in config.data must be given here too (`--data num_scenes=5000`). The same
+command continues where it was stopped and verifies what is there.
+
+  python -m lgs_jax encode-latents --autoencoder=runs/vae --output=runs/latents --draws=8
+"""
+
+import argparse
+import ast
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+
+from lgs_jax import settings
+from lgs_jax.data import pipeline, report
+from lgs_jax.inference import encode_latents, load
+from lgs_jax.training import checkpoint, compilation_cache
+
+
+def main(arguments: list[str]) -> int:
+    """Encodes what is missing; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
+    try:
+        run(options)
+    except (
+        ValueError,  # SettingsError and DataError among them
+        report.DataError,
+        checkpoint.CheckpointError,
+        OSError,
+    ) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Opens, encodes, and says how to use it."""
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size={options.batch_size} must be at least 1")
+    saved = load.open_autoencoder(options.autoencoder)
+    changes = dict(map(_assignment, options.data))
+    if options.data_root is not None:
+        changes["root"] = options.data_root
+    data = settings.build(
+        pipeline.DataSettings,
+        {**saved.config["data"], **changes, "view_draws": options.draws},
+        "--data",
+    )
+    print(compilation_cache.enable(), flush=True)
+    source = pipeline.make_source(data, "train")
+    print(source.report.summary(), flush=True)
+    manifest = encode_latents.describe(
+        saved, source, data, max_known=options.max_known, shard_mb=options.shard_mb
+    )
+    folder = pathlib.Path(options.output).expanduser()
+    finished = encode_latents.write(
+        folder,
+        saved,
+        source,
+        data,
+        manifest,
+        batch_size=options.batch_size,
+        say=lambda text: print(text, flush=True),
+    )
+    size = sum(shard.size for shard in finished.shards) / 2**20
+    print(
+        f"{folder}: {len(finished.shards)} shards, {size:.1f} MiB; train with "
+        f"--config.autoencoder={options.autoencoder} --config.latents={folder} "
+        f"--config.data.view_draws={options.draws}"
+    )
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    """("num_scenes", 5000) from "num_scenes=5000"."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"--data {text!r} must be KEY=VALUE, such as num_scenes=5000")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax encode-latents",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--autoencoder", required=True, help="workdir of a run of configs/vae.py")
+    add("--output", required=True, help="folder to write to")
+    add("--draws", type=int, default=8, help="K; config.data.view_draws of the run")
+    add("--max-known", type=int, default=0, help="config.diffusion.max_known of the run; 0: all")
+    add("--data-root", help="where the data lie now; default: as in the autoencoder's run")
+    add("--data", action="append", default=[], metavar="KEY=VALUE", help="other config.data")
+    add("--batch-size", type=int, default=encode_latents.BATCH_SIZE, help="encoded at once")
+    add("--shard-mb", type=int, default=encode_latents.SHARD_MB, help="largest size of a file")
+    return parser

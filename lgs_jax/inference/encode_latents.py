@@ -1,0 +1,277 @@
+"""Encodes the training scenes of an autoencoder to disk, for stage 2 (`data.latents`).
+
+Letters: B records encoded at once, K draws of a scene.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import math
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from lgs_jax import settings
+from lgs_jax.data import latents, pipeline
+from lgs_jax.data.example import Source
+from lgs_jax.data.report import DataError
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import load
+from lgs_jax.models import conditioning
+from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.tasks import encoding, views
+
+BATCH_SIZE = 16
+SHARD_MB = 64
+
+
+def describe(
+    saved: load.SavedAutoencoder,
+    source: Source,
+    data: DataSettings,
+    *,
+    max_known: int = 0,
+    shard_mb: int = SHARD_MB,
+) -> latents.Manifest:
+    """The manifest of these scenes' latents, no shard finished; nothing is encoded.
+
+    Args:
+      saved: the autoencoder.
+      source: the training scenes.
+      data: how they are read; `view_draws` says how many draws of each.
+      max_known: most known views, as in `DiffusionSettings`; 0: all.
+      shard_mb: size that a shard stays below, unless one scene is larger.
+
+    Raises:
+      SettingsError: if the data are not those of the autoencoder.
+      ValueError: if `view_draws` or `max_known` makes no sense.
+    """
+    saved.plain.check_data(data)
+    if data.view_draws is None:
+        raise ValueError(
+            "config.data.view_draws is None, a new choice of views at every visit, which cannot be "
+            "encoded beforehand; give the number of draws of each scene"
+        )
+    if not 0 <= max_known <= data.context_views or shard_mb < 1:
+        raise ValueError(
+            f"{max_known=} must be 0 to the {data.context_views} context views, and {shard_mb=} at "
+            "least 1"
+        )
+    shape = (data.context_views, *saved.plain.latent_shape)
+    scene_bytes = latents.record_type(shape).itemsize * data.view_draws
+    return latents.Manifest(
+        autoencoder=str(saved.folder.absolute()),
+        step=saved.step,
+        parameters=parameter_hash(saved.plain.params),
+        data=latents.data_identity(data),
+        num_scenes=len(source),
+        num_frames=source.report.frames_kept,
+        max_known=max_known or data.context_views,
+        latent_shape=shape,
+        scenes_per_shard=max(1, shard_mb * 2**20 // scene_bytes),
+    )
+
+
+def parameter_hash(params: Any) -> str:
+    """SHA-256 of names, types, shapes and values of a tree of parameters."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        value = np.ascontiguousarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {value.dtype} {value.shape}".encode())
+        digest.update(value)
+    return digest.hexdigest()
+
+
+def of_run(
+    config: Mapping[str, Any], source: Source, data: DataSettings
+) -> latents.EncodedLatents | None:
+    """The latents of `config.latents`, if they are those that the run would encode; None without.
+
+    Raises:
+      DataError: if the folder cannot be used.
+      SettingsError: if it holds others, naming everything that differs.
+    """
+    folder = config.get("latents")
+    if not folder or config["task"] != "diffusion":  # the other tasks refuse the key
+        return None
+    if not isinstance(folder, str):
+        raise settings.SettingsError(f"config.latents={folder!r} must be a folder, or empty")
+    encoded = latents.EncodedLatents(folder)
+    if data.view_draws is None:
+        raise settings.SettingsError(
+            f"config.data.view_draws=None, but config.latents={folder!r} holds "
+            f"{encoded.manifest.draws} draws of each scene; give --config.data.view_draws="
+            f"{encoded.manifest.draws}"
+        )
+    saved = load.open_autoencoder(config["autoencoder"])
+    max_known = config.get("diffusion", {}).get("max_known", 0)
+    encoded.check(describe(saved, source, data, max_known=max_known))
+    return encoded
+
+
+def write(
+    folder: pathlib.Path,
+    saved: load.SavedAutoencoder,
+    source: Source,
+    data: DataSettings,
+    manifest: latents.Manifest,
+    *,
+    batch_size: int = BATCH_SIZE,
+    say: Callable[[str], None] = print,
+) -> latents.Manifest:
+    """Encodes everything that the folder lacks; whole shards of an earlier attempt are kept.
+
+    Args:
+      folder: where to write.
+      saved: the autoencoder.
+      source: the training scenes.
+      data: how they are read.
+      manifest: of all this, from `describe`.
+      batch_size: B.
+      say: told of the progress.
+
+    Returns:
+      the manifest of the finished folder.
+
+    Raises:
+      DataError: if the folder holds other latents or files, a scene cannot be read, or a latent is
+        not finite.
+    """
+    done, manifest = _finished(folder, manifest, say)
+    progress = _Progress(manifest, sum(len(manifest.scenes_of(i)) for i in done), say)
+    for number in range(manifest.num_shards):
+        if number not in done:
+            records = _encode_shard(saved.plain, source, data, manifest, number, batch_size)
+            done[number] = latents.write_shard(folder, f"shard_{number:05d}.npy", records)
+            progress.add(len(manifest.scenes_of(number)))
+        if number >= len(manifest.shards):
+            manifest = dataclasses.replace(manifest, shards=(*manifest.shards, done[number]))
+            manifest.write(folder)
+        elif manifest.shards[number] != done[number]:
+            shards = list(manifest.shards)
+            shards[number] = done[number]
+            manifest = dataclasses.replace(manifest, shards=tuple(shards))
+            manifest.write(folder)
+    return manifest
+
+
+def _finished(
+    folder: pathlib.Path, manifest: latents.Manifest, say: Callable[[str], None]
+) -> tuple[dict[int, latents.Shard], latents.Manifest]:
+    """Whole shards of an earlier attempt by their number, and the manifest to go on with."""
+    found = latents.read_manifest(folder) if folder.exists() else None
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if strangers := sorted(path.name for path in folder.iterdir()):
+            raise DataError(
+                f"{folder} is not empty (it holds {strangers[0]!r}) and has no manifest; choose "
+                "another folder"
+            )
+        manifest.write(folder)
+        return {}, manifest
+    if different := found.differences(manifest):
+        raise DataError(
+            f"{folder} holds other latents:\n  "
+            + "\n  ".join(different)
+            + "\nChoose another folder, or delete this one"
+        )
+    whole = {i: s for i, s in enumerate(found.shards) if latents.is_intact(folder, s)}
+    say(f"{folder}: {len(whole)} of {found.num_shards} shards are there and whole")
+    return whole, found
+
+
+def _encode_shard(
+    plain: FrozenAutoencoder,
+    source: Source,
+    data: DataSettings,
+    manifest: latents.Manifest,
+    number: int,
+    batch_size: int,
+) -> np.ndarray:
+    """The records of one shard."""
+    scenes = manifest.scenes_of(number)
+    records = np.zeros(len(scenes) * manifest.draws, latents.record_type(manifest.latent_shape))
+    encode = functools.partial(_encode, max_known=manifest.max_known)
+    start = 0
+    for entries in _batches(source, data, scenes, batch_size):
+        padded = entries + entries[-1:] * (batch_size - len(entries))  # one shape, one compilation
+        batch = pipeline.stack(padded)
+        encoded = jax.device_get(encode(plain, _needed(batch)))
+        rows = records[start : start + len(entries)]
+        start += len(entries)
+        for name, values in encoded.items():
+            finite = np.isfinite(values[: len(rows)]).reshape(len(rows), -1).all(axis=1)
+            if not finite.all():
+                scene = entries[int(np.argmin(finite))]["scene_index"]
+                raise DataError(
+                    f"scene {source[int(scene)].key}: its latents ({name}) are not finite; look at "
+                    "its images, or at the autoencoder's training"
+                )
+            rows[name] = values[: len(rows)]
+        for name in ("world_from_cam", "intrinsics"):
+            rows[name] = batch["context"][name][: len(rows)]
+        for name in ("class_label", "scene_index", "draw"):
+            rows[name] = batch[name][: len(rows)]
+    return records
+
+
+def _batches(
+    source: Source, data: DataSettings, scenes: range, batch_size: int
+) -> Iterator[list[dict[str, Any]]]:
+    """All entries of some scenes, B at a time; fewer at the end."""
+    pending: list[dict[str, Any]] = []
+    with contextlib.closing(pipeline.scenes_with_all_draws(source, data, scenes)) as served:
+        for entries in served:
+            pending += entries
+            while len(pending) >= batch_size:
+                yield pending[:batch_size]
+                pending = pending[batch_size:]
+    if pending:
+        yield pending
+
+
+def _needed(batch: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: batch[name] for name in ("context", "scene_index", "draw")}
+
+
+@functools.partial(jax.jit, static_argnames="max_known")
+def _encode(
+    plain: FrozenAutoencoder, batch: Mapping[str, Any], *, max_known: int
+) -> dict[str, jax.Array]:
+    """What a record holds of the latents of B entries."""
+    context = views.from_batch(batch["context"])
+    mask = conditioning.known_of_draw(
+        batch["scene_index"], batch["draw"], context.images.shape[1], max_known=max_known
+    )
+    encoded = encoding.from_images(plain, context, mask)
+    return {
+        "mean": encoded.posterior.mean,
+        "log_var": encoded.posterior.log_var,
+        "known": encoded.known,
+        "known_mask": encoded.known_mask,
+    }
+
+
+class _Progress:
+    """Says after each shard how far it is, how fast, and when it will be done."""
+
+    def __init__(self, manifest: latents.Manifest, before: int, say: Callable[[str], None]):
+        self._total = manifest.num_scenes
+        self._draws = manifest.draws
+        self._before = self._done = before
+        self._began = time.monotonic()
+        self._say = say
+
+    def add(self, scenes: int) -> None:
+        self._done += scenes
+        rate = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
+        left = math.ceil((self._total - self._done) / rate)
+        self._say(
+            f"{self._done} of {self._total} scenes x {self._draws} draws | "
+            f"{rate * self._draws:.1f} draws per second | {left} s to go"
+        )
