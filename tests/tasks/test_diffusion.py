@@ -123,6 +123,28 @@ def test_noisy_latents_have_their_level_and_their_weight(process, frozen, poster
     assert np.ptp(log_snr) > 5  # stratified: from nearly data to nearly noise
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "flow"])
+def test_the_sigmoid_loss_does_not_depend_on_the_schedule(schedule):
+    """Draws uniform in log-SNR with the published weight give the same mean, by another formula."""
+    options = diffusion.DiffusionSettings(
+        kind="eps",
+        weighting="sigmoid",
+        bias=1.0,
+        schedule=schedule,
+        log_snr_min=-8.0,
+        log_snr_max=6.0,
+    )
+    drawn = options.make_schedule()((np.arange(20_000) + 0.5) / 20_000)
+    uniform = -8.0 + 14.0 * (np.arange(20_000) + 0.5) / 20_000
+
+    def error(log_snr):
+        return 1 + np.sin(log_snr)
+
+    wanted = np.mean(error(uniform) / (1 + np.exp(uniform - 1.0)))
+    found = np.mean(options.weight(drawn) * error(drawn))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)  # midpoint rule, steep at the ends
+
+
 def test_gradients_are_finite_and_reach_every_parameter(task, params, frozen):
     batch = tiny.make_batch() | {"class_label": np.int32([0, 1])}
     gradient = jax.jit(jax.grad(lambda p, key: task.loss(p, batch, key, frozen)[0]))
