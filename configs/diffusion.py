@@ -15,6 +15,12 @@ The data, image size, views, scene frame and compression must be those of the au
 says what differs. One network learns to sample with none to all views known; give the autoencoder
 `--config.loss.view_dropout=0.5` when it is trained, so that it can encode one view alone.
 
+Encoding takes a part of every step, and making or reading images another. Both can be done once:
+`python -m lgs_jax encode-latents --autoencoder=runs/vae --output=runs/latents --draws=8`, then
+`--config.latents=runs/latents --config.data.view_draws=8`. A scene is then seen with one of 8 fixed
+choices of views instead of a new one at every visit; with `view_draws` alone the same run encodes
+at every step, with the same results up to rounding.
+
 Every value can be changed on the command line: `--config.sampler.steps=50`. Keys that are not named
 here have the defaults of the settings classes (`DataSettings`, `DiffusionSettings`,
 `SamplerSettings`, `OptimizerSettings`, `TrainSettings`, `MeshSettings`, and the attributes of

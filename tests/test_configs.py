@@ -35,7 +35,13 @@ SAME_SHAPES = [("long", None), ("mvimgnet", "realestate10k"), ("captures", "real
 MEANS = {
     "vae": {"context_psnr", "target_psnr", "nearest_psnr"},
     "splat_fit": {"context_psnr", "target_psnr", "nearest_psnr"},
-    "diffusion": {"x_mse", "x_mse_one_view", "loss_snr_-6", "x_mse_snr_6_one_view"},
+    "diffusion": {
+        "x_mse",
+        "x_mse_one_view",
+        "loss_snr_-6",
+        "x_mse_snr_6_one_view",
+        "sample_psnr_known",
+    },
 }
 
 

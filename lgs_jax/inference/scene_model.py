@@ -178,7 +178,7 @@ class SceneModel:
         sampler = dataclasses.replace(
             self.task.sampler, steps=steps, guidance=float(guidance_scale)
         )
-        decoded = self._sample(
+        decoded, finite = self._sample(
             self.frozen,
             self.params,
             jnp.asarray(everything),
@@ -188,10 +188,16 @@ class SceneModel:
             samplers.scene_keys(key, num_samples),
             sampler=sampler,
         )
+        if not finite:
+            raise ValueError(
+                f"the sampler's latents hold values that are not finite ({steps=}, "
+                f"{guidance_scale=}); lower guidance_scale, take more steps, set "
+                "config.sampler.clip, or look whether the training diverged"
+            )
         return gaussians.transform(decoded, scene.world_from_scene)
 
     def _sample_latents(self, frozen, params, images, cameras, mask, label, keys, *, sampler):
-        """Scenes [S, N] in the scene frame."""
+        """Scenes [S, N] in the scene frame, and whether their latents are finite."""
         count = keys.shape[0]
         known = frozen.encode(images[None], cameras[None], mask[None]).mean
         condition = jax.tree.map(
@@ -199,7 +205,7 @@ class SceneModel:
             Conditioning(cameras[None], known, mask[None], label[None]),
         )
         latents = self.task.sample(params, condition, keys, sampler)
-        return frozen.decode(latents, condition.cameras)
+        return frozen.decode(latents, condition.cameras), jnp.isfinite(latents).all()
 
     def _prepare(self, images: Any, cameras: Cameras) -> tuple[Array, Cameras]:
         """Images [V, H, W, 3], float in [0, 1], and their cameras."""

@@ -25,7 +25,7 @@ from lgs_jax.models import autoencoder, conditioning, denoiser, parameters
 from lgs_jax.models.conditioning import Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.rendering.api import render
-from lgs_jax.tasks import encoding, sample_visuals, views
+from lgs_jax.tasks import encoding, sample_metrics, sample_visuals, views
 from lgs_jax.tasks.diffusion_settings import DiffusionSettings, SamplerSettings
 
 Array = jax.Array
@@ -71,15 +71,14 @@ class DiffusionTask:
                 f"config.diffusion.max_known={options.max_known} is more than the {num_views} "
                 "views of config.data.context_views; lower it, or 0 for all"
             )
+        self._render = functools.partial(
+            render, height=image_size[0], width=image_size[1], depth_mode=None
+        )
         self._jitted = sample_visuals.Functions(
             encode=jax.jit(self.encode_known),
             sample=jax.jit(self.sample),
             decode=jax.jit(lambda frozen, latents, cameras: frozen.decode(latents, cameras)),
-            render=jax.jit(
-                functools.partial(
-                    render, height=image_size[0], width=image_size[1], depth_mode=None
-                )
-            ),
+            render=jax.jit(self._render),
         )
 
     def init(self, key: Array) -> Any:
@@ -184,13 +183,16 @@ class DiffusionTask:
     def evaluate(
         self, params: Any, batch: Batch, key: Array, frozen: FrozenAutoencoder
     ) -> dict[str, Mean]:
-        """Denoising errors at fixed noise levels, with no known view and with one.
+        """Denoising errors at fixed noise levels, with no known view and with one; and samples.
 
         `x_mse_snr_<log-SNR>` is the mean squared error of the predicted normalised latents, whose
         variance is 1; `loss_snr_<log-SNR>` the weighted loss, at one level a constant times the
         former. `x_mse` and `loss` are means over the levels. Names that end in `_one_view` are of
         scenes with one known view, the others of scenes with none. Noise is a function of the
         scene's index alone, so evaluations can be compared, also between runs; `key` is not used.
+
+        The first `SamplerSettings.eval_scenes` of the batch are also sampled from one view: names
+        that begin with `sample_`, see `sample_metrics.measure`.
         """
         del key
         context = views.from_batch(batch["context"])
@@ -222,7 +224,23 @@ class DiffusionTask:
                 if name == "x_mse" or not ending:
                     for level, value in zip(EVALUATION_LEVELS, part, strict=True):
                         means[f"{name}_snr_{level:g}{ending}"] = Mean.of(value, batch["weight"])
-        return means
+        return means | self._measure_samples(params, batch, one, frozen)
+
+    def _measure_samples(
+        self, params: Any, batch: Batch, one: Conditioning, frozen: FrozenAutoencoder
+    ) -> dict[str, Mean]:
+        """Samples of the first scenes of a batch that know one view."""
+        count = self.sampler.eval_scenes
+        if not count:
+            return {}
+        first, condition = jax.tree.map(lambda x: x[:count], (dict(batch), one))
+        return sample_metrics.measure(
+            functools.partial(self.sample, params),
+            lambda latents, cameras, others: self._render(frozen.decode(latents, cameras), others),
+            first,
+            condition,
+            reference=self.reference,
+        )
 
     def sample(
         self,

@@ -19,7 +19,9 @@ class DiffusionSettings:
       shift: above 1 moves the schedule towards noise, as latents of several views of one scene
         need; see `diffusion.schedules`.
       weighting: of the loss by noise level: `uniform` (on the error of `kind`), `snr`, `min_snr` or
-        `sigmoid`; see `diffusion.process.weighting`.
+        `sigmoid`; see `diffusion.process.weighting`. All but `sigmoid` apply to levels as the
+        schedule draws them; `sigmoid` to levels uniform in log-SNR, as it is published, so that the
+        schedule decides about the loss's variance and not about its weights.
       gamma: of `min_snr`.
       bias: of `sigmoid`.
       unconditional: share of the training scenes of which no view is known.
@@ -56,10 +58,19 @@ class DiffusionSettings:
         )
 
     def weight(self, log_snr: Any) -> Any:
-        """Weight of the squared error of `kind` at log-SNRs [...]."""
-        return process.weighting(
-            self.weighting, log_snr, self.kind, self.process, gamma=self.gamma, bias=self.bias
+        """Weight of the squared error of `kind` at log-SNRs [...] as the schedule draws them."""
+        schedule = self.make_schedule() if self.weighting == "sigmoid" else None
+        weight = process.weighting(
+            self.weighting,
+            log_snr,
+            self.kind,
+            self.process,
+            gamma=self.gamma,
+            bias=self.bias,
+            schedule=schedule,
         )
+        # An integral over log-SNR becomes the mean over it: losses keep their size.
+        return weight if schedule is None else weight / (schedule.max - schedule.min)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +85,7 @@ class SamplerSettings:
       guidance_interval: log-SNRs (low, high) between which guidance acts; None: everywhere.
       rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
       clip: largest size of a predicted normalised latent; 0: no limit.
+      eval_scenes: scenes of every evaluation batch that are sampled and measured; 0: none.
     """
 
     name: Literal["ddim", "ddpm", "dpm_solver_pp_2m", "heun"] = "dpm_solver_pp_2m"
@@ -83,11 +95,12 @@ class SamplerSettings:
     guidance_interval: tuple[float, float] | None = None
     rescale: float = 0.0
     clip: float = 0.0
+    eval_scenes: int = 2
 
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
-        for name in ("guidance", "clip"):
+        for name in ("guidance", "clip", "eval_scenes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if not 0.0 <= self.rescale <= 1.0:

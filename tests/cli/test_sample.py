@@ -28,13 +28,17 @@ CONFIG = {
 }
 
 
-@pytest.fixture(scope="module")
-def model():
+def make_model(**diffusion):
     frozen = tiny.make()
-    task = tasks.make_task("diffusion", CONFIG, frozen)
+    task = tasks.make_task("diffusion", CONFIG | {"diffusion": diffusion}, frozen)
     params = tiny.invent(jax.eval_shape(task.init, jax.random.key(0)))
     data = settings.build(DataSettings, CONFIG["data"], "data")
     return scene_model.SceneModel(frozen, task, params, data=data)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
 
 
 @pytest.fixture
@@ -83,6 +87,43 @@ def test_refusals(command, capsys, arguments, message):
     status, folder = command(*arguments)
     assert status == 1
     assert message in capsys.readouterr().err
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("trained", "arguments", "message"),
+    [
+        ({"max_known": 1}, ["--known=0,1"], "2 known views are more than the 1"),
+        ({"unconditional": 0.0}, ["--guidance=2"], "needs a model that was trained with"),
+        ({}, ["--num-samples=0"], "num_samples=0 must be at least 1"),
+        ({}, ["--steps=0"], "steps=0 must be at least 1"),
+        ({}, [], "latents hold values that are not finite"),
+    ],
+)
+def test_refusals_of_what_the_model_was_not_trained_for(
+    monkeypatch, tmp_path, capsys, trained, arguments, message
+):
+    model = make_model(**trained)
+    if "finite" in message:
+        model.params = jax.tree.map(lambda x: x * np.nan, model.params)
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
+    folder = tmp_path / "out"
+    fixed = ["sample", "--model=x", f"--output={folder}", "--steps=2"]
+    assert __main__.main([*fixed, *arguments]) == 1
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert printed.startswith("error: ")
+    assert printed.count("\n") == 1
+    assert not folder.exists()
+
+
+def test_a_capture_without_cameras_is_refused(command, tmp_path, capsys):
+    Image.new("RGB", (32, 32)).save(tmp_path / "a.png")
+    path = tmp_path / "transforms.json"
+    path.write_text('{"frames": [{"file_path": "a.png"}]}')
+    status, folder = command(f"--transforms={path}")
+    assert status == 1
+    assert "transform_matrix" in capsys.readouterr().err
     assert not folder.exists()
 
 

@@ -134,6 +134,39 @@ def test_processes_change_nothing(source):
         assert_same(a, b)
 
 
+def test_draws_are_fixed_and_take_turns(source):
+    """Five scenes, K = 2: entry i of epoch e is draw e mod 2 of its scene, whatever the seed."""
+    settings = dataclasses.replace(SETTINGS, view_draws=2)
+    seen = {}
+    for seed in (3, 4):
+        for batch in take(source, settings, count=20, seed=seed, batch_size=1):
+            case = int(batch["scene_index"][0]), int(batch["draw"][0])
+            seen.setdefault(case, []).append(batch)
+    assert sorted(seen) == [(i, k) for i in range(5) for k in range(2)]
+    for (index, draw), batches in seen.items():
+        assert len(batches) == 4
+        entry = pipeline.draw_entry(source, settings, index, draw, cache=FrameCache(0))
+        for batch in batches:
+            assert_same(batch, pipeline.stack([entry]))
+    first, second = (flat(seen[0, k][0]) for k in (0, 1))
+    assert np.any(first["context/images"] != second["context/images"])
+    order = [int(b["draw"][0]) for b in take(source, settings, count=15, batch_size=1)]
+    assert order == [0] * 5 + [1] * 5 + [0] * 5
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_all_draws_of_some_scenes(source, num_workers):
+    settings = dataclasses.replace(SETTINGS, view_draws=2, num_workers=num_workers)
+    served = pipeline.scenes_with_all_draws(source, settings, range(1, 4))
+    for index, entries in zip(range(1, 4), served, strict=True):
+        assert len(entries) == 2
+        for draw, entry in enumerate(entries):
+            assert_same(
+                entry, pipeline.draw_entry(source, settings, index, draw, cache=FrameCache(0))
+            )
+    served.close()
+
+
 @pytest.mark.parametrize("host_count", [2, 4])
 def test_hosts_get_slices_of_the_same_batch(source, host_count):
     whole = take(source, count=3)

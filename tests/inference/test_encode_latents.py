@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import operator
 import pickle
 import shutil
 
@@ -12,6 +11,7 @@ import pytest
 import tiny_autoencoder as tiny
 
 from lgs_jax import __main__, main, settings
+from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import latents, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.report import DataError
@@ -125,8 +125,10 @@ def test_what_lies_in_the_shards(autoencoder, encoded):
             wanted = getattr(posterior, name)[number]
             np.testing.assert_allclose(found["latents"][name], wanted, atol=1e-4)
         mask = found["latents"]["known_mask"]
-        alone = jax.tree.map(operator.itemgetter((slice(number, number + 1), mask)), seen)
-        known = saved.plain.encode(alone.images, alone.cameras).mean[0]
+        alone = Cameras(
+            seen.cameras.world_from_cam[number, mask], seen.cameras.intrinsics[number, mask]
+        )
+        known = saved.plain.encode(seen.images[number, mask][None], alone[None]).mean[0]
         np.testing.assert_allclose(found["latents"]["known"][mask], known, atol=1e-4)
 
 

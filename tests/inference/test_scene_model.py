@@ -182,6 +182,13 @@ def test_guidance_needs_a_model_trained_for_it(given):
         make_model(unconditional=0.0).sample(jax.random.key(0), given[1], guidance_scale=2.0)
 
 
+def test_samples_that_are_not_finite_are_refused(model, given):
+    broken = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), model.params)
+    diverged = scene_model.SceneModel(model.frozen, model.task, broken)
+    with pytest.raises(ValueError, match="latents hold values that are not finite"):
+        diverged.sample(jax.random.key(0), given[1], steps=3)
+
+
 def test_an_autoencoder_alone_does_not_sample(given):
     with pytest.raises(ValueError, match=r"configs/diffusion\.py"):
         scene_model.SceneModel(tiny.make()).sample(jax.random.key(0), given[1])

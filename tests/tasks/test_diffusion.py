@@ -11,6 +11,7 @@ import tiny_autoencoder as tiny
 from lgs_jax import settings
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.metrics.mean import Mean
+from lgs_jax.rendering.api import render
 from lgs_jax.tasks import diffusion, make_task, scene_visuals, views
 
 LATENTS = (tiny.VIEWS, 4, 4, 2)
@@ -122,6 +123,28 @@ def test_noisy_latents_have_their_level_and_their_weight(process, frozen, poster
     assert np.ptp(log_snr) > 5  # stratified: from nearly data to nearly noise
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "flow"])
+def test_the_sigmoid_loss_does_not_depend_on_the_schedule(schedule):
+    """Draws uniform in log-SNR with the published weight give the same mean, by another formula."""
+    options = diffusion.DiffusionSettings(
+        kind="eps",
+        weighting="sigmoid",
+        bias=1.0,
+        schedule=schedule,
+        log_snr_min=-8.0,
+        log_snr_max=6.0,
+    )
+    drawn = options.make_schedule()((np.arange(20_000) + 0.5) / 20_000)
+    uniform = -8.0 + 14.0 * (np.arange(20_000) + 0.5) / 20_000
+
+    def error(log_snr):
+        return 1 + np.sin(log_snr)
+
+    wanted = np.mean(error(uniform) / (1 + np.exp(uniform - 1.0)))
+    found = np.mean(options.weight(drawn) * error(drawn))
+    np.testing.assert_allclose(found, wanted, rtol=1e-3)  # midpoint rule, steep at the ends
+
+
 def test_gradients_are_finite_and_reach_every_parameter(task, params, frozen):
     batch = tiny.make_batch() | {"class_label": np.int32([0, 1])}
     gradient = jax.jit(jax.grad(lambda p, key: task.loss(p, batch, key, frozen)[0]))
@@ -152,7 +175,8 @@ def test_a_condition_knows_nothing_of_other_views(task, frozen):
     assert np.isfinite(known(images, [False, False])).all()
 
 
-def test_evaluation_of_a_network_of_zeros(task, frozen, posterior, monkeypatch):
+def test_evaluation_of_a_network_of_zeros(frozen, posterior, monkeypatch):
+    task = make(frozen, sampler={"eval_scenes": 0})
     stub(monkeypatch, task, lambda z, *_: jnp.zeros_like(z))
     means = jax.jit(lambda b, f: task.evaluate({}, b, None, f))(tiny.make_batch(6), frozen)
     values = {name: float(mean.compute()) for name, mean in means.items()}
@@ -170,7 +194,8 @@ def test_evaluation_of_a_network_of_zeros(task, frozen, posterior, monkeypatch):
     assert values["x_mse"] == pytest.approx(np.mean(each), rel=1e-5)
 
 
-def test_evaluation_depends_on_the_scene_alone(task, params, frozen):
+def test_evaluation_depends_on_the_scene_alone(params, frozen):
+    task = make(frozen, sampler={"eval_scenes": 0})  # which takes the first scenes alone
     evaluate = jax.jit(lambda p, b, key, f: task.evaluate(p, b, key, f))
     batch = tiny.make_batch()
     padded = batch | {"weight": np.float32([0, 1])}
@@ -235,6 +260,41 @@ def test_a_scene_alone_is_the_scene_in_a_batch(task, params):
     other = sample(params, dataclasses.replace(condition, class_label=jnp.int32([0, 0])), keys)
     np.testing.assert_array_equal(other[0], both[0])
     assert np.abs(other[1] - both[1]).max() > 1e-3
+
+
+def test_measures_of_samples(task, params, frozen, monkeypatch):
+    """Against samples drawn, decoded and rendered one by one, and by what the names promise."""
+    batch = tiny.make_batch(3) | {"weight": np.float32([1, 0, 1])}
+    batch["scene_index"] = np.int32([4, 9, 6])
+    measured = jax.jit(lambda b: task.evaluate(params, b, None, frozen))(batch)
+    found = {k: float(m.compute()) for k, m in measured.items() if k.startswith("sample_")}
+    names = {"psnr_known", "psnr_unknown", "psnr_target", "spread", "overflow"}
+    assert set(found) == {f"sample_{name}" for name in names}
+    # `eval_scenes` is 2 and the second scene only pads the batch: what is left is scene 4 alone.
+    context, target = (views.from_batch(batch[group]) for group in ("context", "target"))
+    condition = task.encode_known(frozen, context, task.one_view(3), batch["class_label"])
+    condition = jax.tree.map(lambda x: x[:1], condition)
+    images = []
+    for number in range(2):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 4), number)
+        latents = jax.jit(task.sample)(params, condition, key[None])
+        scene = frozen.decode(latents, condition.cameras)
+        seen = views.concatenate(context, target).cameras[:1]
+        images.append(np.asarray(render(scene, seen, height=16, width=16).rgb[0]))
+    truth = np.concatenate([context.images[0], target.images[0]])
+
+    def psnr(view):
+        errors = [np.mean((np.clip(x[view], 0, 1) - truth[view]) ** 2) for x in images]
+        return np.mean(-10 * np.log10(errors))
+
+    # Float32 over three steps, a decoder and the rasterizer.
+    assert found["sample_psnr_known"] == pytest.approx(psnr(0), abs=0.02)
+    assert found["sample_psnr_unknown"] == pytest.approx(psnr(1), abs=0.02)
+    assert found["sample_psnr_target"] == pytest.approx(psnr(2), abs=0.02)
+    spread = np.abs(np.clip(images[0][1], 0, 1) - np.clip(images[1][1], 0, 1)).mean() / 2
+    assert found["sample_spread"] == pytest.approx(spread, rel=0.02)
+    assert spread > 1e-3
+    assert found["sample_overflow"] == 0
 
 
 def test_visuals(task, params, frozen, monkeypatch):
