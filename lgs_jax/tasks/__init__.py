@@ -10,6 +10,7 @@ from lgs_jax import settings
 TASKS = {
     "vae": ("data", "model", "loss", "metrics"),
     "diffusion": ("data", "model", "diffusion", "sampler", "autoencoder", "latent_stats"),
+    "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler"),
     "splat_fit": ("data", "training", "model", "metrics"),
 }
 # What the trainer reads.
