@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from lgs_jax import settings
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.diffusion import process, samplers
+from lgs_jax.diffusion import process
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import autoencoder, denoiser, parameters
 from lgs_jax.models.conditioning import Conditioning

@@ -2,8 +2,9 @@
 
 The network sees noisy images of all V views and predicts a 3D scene; the scene, rendered at the
 views, is the prediction of the clean images (the idea of Szymanowicz et al. 2023, "Viewset
-diffusion"). So every step of a sampler renders V images, where latent diffusion renders none. Network code, data, conditions, process and samplers are those of the task
-`diffusion`; images lie in [-1, 1] where they are diffused.
+diffusion"). So every step of a sampler renders V images, where latent diffusion renders none.
+Network code, data, conditions, process and samplers are those of the task `diffusion`; images lie
+in [-1, 1] where they are diffused.
 
 A sample's scene is the network's answer to the finished images at the last noise level: one more
 pass. The sampler's own last step ends in images, which under guidance are a blend of two scenes'.
