@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(*header, sep="\n", flush=True)
+    print("compiling the stages ...", file=sys.stderr, flush=True)
     stages = measure_stages(contenders, cameras, options.repeats)
     print("\n" + _stage_table(stages), flush=True)
     whole = measure_whole(contenders, cameras, options, stages)
@@ -124,6 +125,7 @@ def measure_whole(
     flops = {(row["method"], row["stage"]): row["flops"] for row in stages}
     rows = []
     for steps, batch in cases:
+        print(f"sampling with {steps} steps, batch {batch} ...", file=sys.stderr, flush=True)
         programs = []
         for c in contenders:
             inputs = sampling_speed.make_inputs(c, cameras, batch)
@@ -205,7 +207,7 @@ def _origin(workdir: str | None) -> str:
 
 
 def _stage_table(rows: list[Mapping[str, Any]]) -> str:
-    lines = [f"{'one scene, one':16} {'stage':16} {'ms':>9} {'GFLOP':>9} {'temporary MB':>13}"]
+    lines = [f"{'one scene':16} {'stage':16} {'ms':>9} {'GFLOP':>9} {'temporary MB':>13}"]
     for r in rows:
         lines.append(
             f"{r['method']:16} {r['stage']:16} {1e3 * r['median_s']:9.1f} {r['flops'] / 1e9:9.3f} "

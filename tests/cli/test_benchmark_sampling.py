@@ -94,7 +94,7 @@ def test_unequal_models_are_not_compared(parts, change):
 
 def test_sizes_of_the_configurations_can_be_changed():
     options = benchmark_sampling._parser().parse_args(
-        "--image-size 32 --views 3 --widths 8 16 --variant=paper".split()
+        ["--image-size", "32", "--views", "3", "--widths", "8", "16", "--variant=paper"]
     )
     for name in ("vae", "diffusion", "pixel_diffusion"):
         config = benchmark_sampling._config(name, options)
