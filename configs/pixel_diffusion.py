@@ -140,7 +140,7 @@ def _small_real(config: ml_collections.ConfigDict) -> None:
     config.model.middle_blocks = 2
     config.model.attention_levels = (2,)
     config.model.num_heads = 8
-    config.model.cross_view = "resnet"
+    config.model.cross_view = ("resnet",) * 3
     config.optimizer.learning_rate = 3e-4
     config.optimizer.warmup_steps = 1000
     config.training.num_steps = 200_000
