@@ -30,18 +30,18 @@ VARIANTS = [
     ("diffusion.py", None),
     ("diffusion.py", "realestate10k"),
     ("diffusion.py", "paper"),
+    ("pixel_diffusion.py", None),
+    ("pixel_diffusion.py", "realestate10k"),
+    ("pixel_diffusion.py", "paper"),
 ]
 SAME_SHAPES = [("long", None), ("mvimgnet", "realestate10k"), ("captures", "realestate10k")]
+DENOISING_MEANS = {"x_mse", "x_mse_one_view", "loss_snr_-6", "x_mse_snr_6_one_view"}
+DENOISING_MEANS |= {"sample_psnr_known"}
 MEANS = {
     "vae": {"context_psnr", "target_psnr", "nearest_psnr"},
     "splat_fit": {"context_psnr", "target_psnr", "nearest_psnr"},
-    "diffusion": {
-        "x_mse",
-        "x_mse_one_view",
-        "loss_snr_-6",
-        "x_mse_snr_6_one_view",
-        "sample_psnr_known",
-    },
+    "diffusion": DENOISING_MEANS,
+    "pixel_diffusion": DENOISING_MEANS,
 }
 
 
@@ -53,7 +53,8 @@ def load(file: str, variant: str | None) -> dict:
     if config["data"]["source"] != "procedural":
         config["data"]["root"] = "a folder"
     # The network's weights are not part of the repository; shapes do not depend on them.
-    config.get("loss", {})["perceptual"] = "none"
+    if config["task"] == "vae":
+        config["loss"]["perceptual"] = "none"
     config.get("metrics", {})["lpips"] = "none"
     return config
 
@@ -111,6 +112,21 @@ def test_shapes_of_init_step_and_evaluation(file, variant):
     assert jax.tree.map(lambda x: x.shape, updates) == jax.tree.map(lambda x: x.shape, params)
     means = jax.eval_shape(task.evaluate, params, batch, key, *built_on)
     assert MEANS[config["task"]] <= means.keys()
+
+
+@pytest.mark.parametrize("variant", [None, *(name for name, _ in SAME_SHAPES), "paper"])
+def test_the_rival_is_as_large_as_latent_diffusion(variant):
+    """What `benchmark sampling` holds equal, and the splats and the patch of stage 1."""
+    rival, latent, first = (
+        load(file, variant) for file in ("pixel_diffusion.py", "diffusion.py", "vae.py")
+    )
+    assert rival["data"] == latent["data"]
+    assert rival["sampler"] == latent["sampler"]
+    assert rival["diffusion"] == latent["diffusion"] | {"kind": "x"}
+    for name in ("embedding_size", "widths", "blocks_per_level", "middle_blocks", "dtype"):
+        assert rival["model"][name] == latent["model"][name], name
+    for name in ("patch_size", "scene_head"):
+        assert rival["model"][name] == first["model"][name], name
 
 
 @pytest.mark.parametrize(("variant", "like"), SAME_SHAPES)

@@ -2,15 +2,15 @@
 
 import argparse
 
-from lgs_jax.cli import benchmark_rasterizer
+from lgs_jax.cli import benchmark_rasterizer, benchmark_sampling
 
-_BENCHMARKS = {"rasterizer": benchmark_rasterizer.main}
+_BENCHMARKS = {"rasterizer": benchmark_rasterizer.main, "sampling": benchmark_sampling.main}
 
 
-def main(arguments: list[str]) -> None:
-    """Runs one benchmark."""
+def main(arguments: list[str]) -> int:
+    """Runs one benchmark; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m lgs_jax benchmark", description=__doc__)
     parser.add_argument("what", choices=sorted(_BENCHMARKS))
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
     options = parser.parse_args(arguments)
-    _BENCHMARKS[options.what](options.rest)
+    return _BENCHMARKS[options.what](options.rest) or 0

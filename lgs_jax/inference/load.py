@@ -164,6 +164,12 @@ def frozen_parts(
         the data have other classes than `config.model.num_classes`.
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
+    classes = config.get("model", {}).get("num_classes", 0)
+    if classes and classes != len(source.class_names):
+        raise settings.SettingsError(
+            f"config.model.num_classes={classes}, but the data have {len(source.class_names)} "
+            "classes; give that number, or 0 for a model without classes"
+        )
     if config["task"] != "diffusion":
         return (), {}
     name = config.get("autoencoder")
@@ -171,12 +177,6 @@ def frozen_parts(
         raise settings.SettingsError(
             f"config.autoencoder={name!r}: give --config.autoencoder=WORKDIR, the folder of a run "
             "of configs/vae.py"
-        )
-    classes = config.get("model", {}).get("num_classes", 0)
-    if classes and classes != len(source.class_names):
-        raise settings.SettingsError(
-            f"config.model.num_classes={classes}, but the data have {len(source.class_names)} "
-            "classes; give that number, or 0 for a model without classes"
         )
     saved = open_autoencoder(name)
     saved.plain.check_data(data)

@@ -32,6 +32,7 @@ class Denoiser(nn.Module):
     Attributes:
       latent_channels: c.
       compression: H / h, a check against an autoencoder that does not fit.
+      out_channels: channels of the output; None: c.
       num_classes: classes of scenes; 0: the network takes no class. One more entry, learnt like the
         others, stands for "no class".
       embedding_size: D, of the vector made of log-SNR and class.
@@ -47,6 +48,7 @@ class Denoiser(nn.Module):
 
     latent_channels: int = 6
     compression: int = 8
+    out_channels: int | None = None
     num_classes: int = 0
     embedding_size: int = 512
     widths: Sequence[int] = (256, 512, 768)
@@ -64,9 +66,9 @@ class Denoiser(nn.Module):
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.embedding_size < 2 or self.embedding_size % 2:
             raise ValueError(f"embedding_size={self.embedding_size} must be a positive even number")
-        multiview_unet.MultiViewUNet(
-            out_channels=self.latent_channels, parent=None, **self._unet_arguments()
-        )
+        if self.out_channels is not None and self.out_channels < 1:
+            raise ValueError(f"out_channels={self.out_channels} must be at least 1, or None")
+        multiview_unet.MultiViewUNet(out_channels=1, parent=None, **self._unet_arguments())
         super().__post_init__()
 
     @property
@@ -85,7 +87,7 @@ class Denoiser(nn.Module):
         known_mask: Array,
         class_label: Array | None = None,
     ) -> Array:
-        """The raw prediction [B, V, h, w, c], float32.
+        """The raw prediction [B, V, h, w, c or `out_channels`], float32.
 
         Args:
           z: noisy latents [B, V, h, w, c], of all views, the known ones included.
@@ -106,7 +108,7 @@ class Denoiser(nn.Module):
         mask = jnp.broadcast_to(mask, (*z.shape[:-1], 1)).astype(z.dtype)
         embedding = self._embedding(log_snr, class_label)
         output = multiview_unet.MultiViewUNet(
-            out_channels=self.latent_channels,
+            out_channels=self.out_channels or self.latent_channels,
             output_scale=0.0,
             name="unet_trunk",
             **self._unet_arguments(),

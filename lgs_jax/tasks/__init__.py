@@ -18,6 +18,7 @@ TASKS = {
         "latents",
         "latent_stats",
     ),
+    "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler"),
     "splat_fit": ("data", "training", "model", "metrics"),
 }
 # What the trainer reads.

@@ -23,7 +23,7 @@ SAMPLES = 2
 
 def measure(
     sample: Callable[[Conditioning, Array], Array],
-    render: Callable[[Array, Cameras, Cameras], Rendering],
+    render: Callable[[Array, Conditioning, Cameras], Rendering],
     batch: Mapping[str, Any],
     condition: Conditioning,
     *,
@@ -32,8 +32,8 @@ def measure(
     """Means over the scenes of a batch and S samples of each; pure.
 
     Args:
-      sample: (condition [B S], keys [B S]) -> latents [B S, V, h, w, c].
-      render: (latents, their cameras [B S, V], others [B S, K]) -> renderings from the others.
+      sample: (condition [B S], keys [B S]) -> latents or images [B S, V, ...].
+      render: (these, their condition, cameras [B S, K]) -> renderings of their scenes.
       batch: of the data pipeline, with photographs.
       condition: one known view of each scene [B].
       reference: which view that is.
@@ -53,8 +53,8 @@ def measure(
     repeated, cameras = jax.tree.map(
         lambda x: jnp.repeat(x, SAMPLES, axis=0), (condition, both.cameras)
     )
-    latents = sample(repeated, _keys(batch["scene_index"]))
-    rendering = render(latents, repeated.cameras, cameras)
+    samples = sample(repeated, _keys(batch["scene_index"]))
+    rendering = render(samples, repeated, cameras)
     # [B, S, V + T, H, W, 3]
     images = rendering.rgb.reshape(scenes, SAMPLES, *both.images.shape[1:])
     truth = jnp.broadcast_to(both.images[:, None], images.shape)
@@ -75,6 +75,22 @@ def measure(
         "sample_psnr_unknown": Mean.of(psnr[:, :, unknown], weights),
         "sample_spread": Mean.of(spread, weights[:, 0]),
     }
+
+
+def measure_first(
+    count: int,
+    sample: Callable[[Conditioning, Array], Array],
+    render: Callable[[Array, Conditioning, Cameras], Rendering],
+    batch: Mapping[str, Any],
+    condition: Conditioning,
+    *,
+    reference: int,
+) -> dict[str, Mean]:
+    """`measure` of the first `count` scenes of a batch; nothing of none."""
+    if not count:
+        return {}
+    first, told = jax.tree.map(lambda x: x[:count], (dict(batch), condition))
+    return measure(sample, render, first, told, reference=reference)
 
 
 def _keys(scene_index: Array) -> Array:

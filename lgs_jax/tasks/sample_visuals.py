@@ -1,6 +1,6 @@
-"""What a person wants to see of a latent diffusion model: samples beside the truth.
+"""What a person wants to see of a diffusion model: samples beside the truth.
 
-Letters: B scenes, V context views, T target views, h, w latent map, c latent channels.
+Letters: B scenes, V context views, K any views.
 """
 
 import dataclasses
@@ -15,9 +15,8 @@ from lgs_jax.core import gaussians
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.diffusion import samplers
 from lgs_jax.models import conditioning
-from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.rendering.api import Rendering
-from lgs_jax.tasks import panels, scene_visuals, views
+from lgs_jax.tasks import denoising, panels, scene_visuals, views
 from lgs_jax.tasks.views import Views
 
 MAX_SCENES = 3
@@ -26,12 +25,12 @@ SAMPLES = 2
 
 @dataclasses.dataclass(frozen=True)
 class Functions:
-    """The compiled functions of a diffusion task.
+    """The compiled functions of a diffusion task, its parameters included.
 
     Attributes:
-      encode: (frozen, context, known_mask [B, V], class_label [B]) -> Conditioning.
-      sample: (params, condition, keys [B]) -> latents [B, V, h, w, c].
-      decode: (frozen, latents, cameras [B, V]) -> scenes [B].
+      encode: (context, known_mask [B, V], class_label [B]) -> Conditioning.
+      sample: (condition, keys [B]) -> what was diffused, of the shape of `condition.known`.
+      decode: (what was diffused, condition) -> scenes [B].
       render: (scenes [B], cameras [B, K]) -> Rendering.
     """
 
@@ -43,33 +42,37 @@ class Functions:
 
 def make(
     functions: Functions,
-    params: Any,
-    frozen: FrozenAutoencoder,
     batch: Mapping[str, Any],
+    shared: denoising.Denoising,
     *,
-    one_view: Callable[[int], jax.Array],
-    reference: int,
+    reconstruction: str,
 ) -> dict[str, Any]:
     """Visuals of the first scenes of a batch.
 
+    Args:
+      functions: of the task.
+      batch: of the data pipeline.
+      shared: says which view is given.
+      reconstruction: title of the row whose scenes are decoded from all views, known without noise.
+
     Returns:
-      `samples_<i>`: a grid whose rows are the photographs, the autoencoder's reconstruction from
-      all views, samples from one view, and samples from none; whose columns are the views of the
-      latents, then the held-out ones. `splats_<i>`: the first sample from one view, in the world
-      of the data source. `turntable_one_view` and `turntable`: videos of the first scene's first
-      samples.
+      `samples_<i>`: a grid whose rows are the photographs, the reconstruction from all views,
+      samples from one view, and samples from none; whose columns are the context views, then the
+      held-out ones. `splats_<i>`: the first sample from one view, in the world of the data source.
+      `turntable_one_view` and `turntable`: videos of the first scene's first samples.
     """
     count = min(MAX_SCENES, int(np.sum(np.asarray(batch["weight"]) > 0)))
     batch = jax.tree.map(lambda x: jnp.asarray(x)[:count], dict(batch))
     context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
     both = views.concatenate(context, target)
     rows, scenes = [("photograph", np.asarray(both.images))], {}
-    for name, latents in _rows(functions, params, frozen, context, batch, one_view(count)):
-        scenes[name] = functions.decode(frozen, latents, context.cameras)
+    told = (context, batch["class_label"], shared.one_view(count))
+    for name, values, condition in _rows(functions, *told, reconstruction):
+        scenes[name] = functions.decode(values, condition)
         rows.append((name, np.asarray(functions.render(scenes[name], both.cameras).rgb)))
 
     titles = [f"view {k + 1}" for k in range(context.images.shape[1])]
-    titles[reference] += ", given"
+    titles[shared.reference] += ", given"
     titles += [f"held out {k + 1}" for k in range(target.images.shape[1])]
     visuals: dict[str, Any] = {}
     for i in range(count):
@@ -87,18 +90,17 @@ def make(
 
 def _rows(
     functions: Functions,
-    params: Any,
-    frozen: FrozenAutoencoder,
     context: Views,
-    batch: Mapping[str, Any],
+    label: jax.Array,
     one_view: jax.Array,
-) -> Iterator[tuple[str, jax.Array]]:
-    """Name and latents [B, V, h, w, c] of every row but the photographs."""
-    label, everything = batch["class_label"], jnp.ones_like(one_view)
-    yield "autoencoder", functions.encode(frozen, context, everything, label).known
-    told = functions.encode(frozen, context, one_view, label)
+    reconstruction: str,
+) -> Iterator[tuple[str, jax.Array, conditioning.Conditioning]]:
+    """Name, what is decoded, and its condition, of every row but the photographs."""
+    everything = functions.encode(context, jnp.ones_like(one_view), label)
+    yield reconstruction, everything.known, everything
+    told = functions.encode(context, one_view, label)
     for name, condition in (("one view", told), ("no view", told.dropped())):
         for number in range(SAMPLES):
             # Not the run's seed: all runs start from the same noise.
             keys = samplers.scene_keys(jax.random.key(number), len(label))
-            yield f"{name}, {number + 1}", functions.sample(params, condition, keys)
+            yield f"{name}, {number + 1}", functions.sample(condition, keys), condition

@@ -151,7 +151,7 @@ class VaeTask:
             height=height,
             width=width,
             depth_mode=depth_mode,
-            image_axes=mesh_axes() if split else None,
+            image_axes=mesh_axes(cameras.batch_shape[0]) if split else None,
         )
 
     def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
@@ -249,10 +249,15 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
     return task
 
 
-def mesh_axes() -> tuple[str, ...] | None:
-    """All axes of the mesh in context, over which batches are split; None for a single device."""
+def mesh_axes(num_scenes: int) -> tuple[str, ...] | None:
+    """All axes of the mesh in context, over which batches are split.
+
+    None for a single device, and for a few scenes that do not divide evenly: every device then
+    draws them all.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh.axis_names if not mesh.empty and mesh.size > 1 else None
+    split = not mesh.empty and mesh.size > 1 and num_scenes % mesh.size == 0
+    return mesh.axis_names if split else None
 
 
 def random_view_mask(key: Array, shape: tuple[int, int], dropout: float) -> Array:

@@ -12,7 +12,7 @@ from lgs_jax import settings
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.rendering.api import render
-from lgs_jax.tasks import diffusion, make_task, scene_visuals, views
+from lgs_jax.tasks import denoising, diffusion, diffusion_settings, make_task, scene_visuals, views
 
 LATENTS = (tiny.VIEWS, 4, 4, 2)
 
@@ -126,7 +126,7 @@ def test_noisy_latents_have_their_level_and_their_weight(process, frozen, poster
 @pytest.mark.parametrize("schedule", ["cosine", "linear", "flow"])
 def test_the_sigmoid_loss_does_not_depend_on_the_schedule(schedule):
     """Draws uniform in log-SNR with the published weight give the same mean, by another formula."""
-    options = diffusion.DiffusionSettings(
+    options = diffusion_settings.DiffusionSettings(
         kind="eps",
         weighting="sigmoid",
         bias=1.0,
@@ -181,7 +181,7 @@ def test_evaluation_of_a_network_of_zeros(frozen, posterior, monkeypatch):
     means = jax.jit(lambda b, f: task.evaluate({}, b, None, f))(tiny.make_batch(6), frozen)
     values = {name: float(mean.compute()) for name, mean in means.items()}
     second_moment = float((np.square(posterior.mean) + np.exp(posterior.log_var)).mean())
-    for level in diffusion.EVALUATION_LEVELS:
+    for level in denoising.EVALUATION_LEVELS:
         alpha2, sigma2 = 1 / (1 + np.exp(-level)), 1 / (1 + np.exp(level))
         # v = 0 says x = alpha z, which errs by sigma (sigma x - alpha eps).
         expected = sigma2 * (sigma2 * second_moment + alpha2)
@@ -190,7 +190,7 @@ def test_evaluation_of_a_network_of_zeros(frozen, posterior, monkeypatch):
         # min(snr, 5) on the error of x.
         weighted = expected * min(np.exp(level), 5.0)
         assert values[f"loss_snr_{level:g}"] == pytest.approx(weighted, rel=0.2)
-    each = [values[f"x_mse_snr_{level:g}"] for level in diffusion.EVALUATION_LEVELS]
+    each = [values[f"x_mse_snr_{level:g}"] for level in denoising.EVALUATION_LEVELS]
     assert values["x_mse"] == pytest.approx(np.mean(each), rel=1e-5)
 
 
@@ -245,7 +245,7 @@ def test_samples_end_where_the_denoiser_points(sampler, process, task, frozen, m
 
 def make_condition(task, cameras):
     known = jnp.asarray(np.random.default_rng(0).standard_normal((2, *LATENTS), "f4"))
-    return diffusion.Conditioning(cameras, known, task.one_view(2), jnp.int32([0, 1]))
+    return diffusion.Conditioning(cameras, known, task.shared.one_view(2), jnp.int32([0, 1]))
 
 
 def test_a_scene_alone_is_the_scene_in_a_batch(task, params):
@@ -272,7 +272,7 @@ def test_measures_of_samples(task, params, frozen, monkeypatch):
     assert set(found) == {f"sample_{name}" for name in names}
     # `eval_scenes` is 2 and the second scene only pads the batch: what is left is scene 4 alone.
     context, target = (views.from_batch(batch[group]) for group in ("context", "target"))
-    condition = task.encode_known(frozen, context, task.one_view(3), batch["class_label"])
+    condition = task.encode_known(frozen, context, task.shared.one_view(3), batch["class_label"])
     condition = jax.tree.map(lambda x: x[:1], condition)
     images = []
     for number in range(2):

@@ -1,0 +1,260 @@
+"""python -m lgs_jax benchmark sampling: latent diffusion against diffusion in pixel space.
+
+Both sample scenes from nothing at equal image size, views, network widths and steps; the rival
+renders its scene in every step. Parameters are random unless workdirs are given: the speed of the
+networks does not depend on them. That of the rasterizer does, through the size of the splats, which
+are about a pixel wide where training starts. On a shared machine read ratios, not times.
+
+  python -m lgs_jax benchmark sampling
+  python -m lgs_jax benchmark sampling --patch-sizes 4 1 --steps 25 --batches 1
+  python -m lgs_jax benchmark sampling --variant=paper
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from lgs_jax import settings, tasks
+from lgs_jax.cli import sample
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.inference import sampling_speed, scene_model
+from lgs_jax.inference.sampling_speed import Contender
+from lgs_jax.models import autoencoder, frozen_autoencoder
+from lgs_jax.tasks import denoising
+from lgs_jax.training import checkpoint
+
+CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+
+
+def main(arguments: list[str]) -> int:
+    """Measures and prints; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        if min(*options.steps, *options.batches, options.repeats) < 1:
+            raise ValueError("--steps, --batches and --repeats must be at least 1")
+        contenders, cameras, header = make_contenders(options)
+    except (ValueError, FileNotFoundError, checkpoint.CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(*header, sep="\n", flush=True)
+    print("compiling the stages ...", file=sys.stderr, flush=True)
+    stages = measure_stages(contenders, cameras, options.repeats)
+    print("\n" + _stage_table(stages), flush=True)
+    whole = measure_whole(contenders, cameras, options, stages)
+    print("\n" + _whole_table(whole))
+    if options.json:
+        result = {"header": header, "stages": stages, "whole": whole}
+        pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+    return 0
+
+
+def make_contenders(
+    options: argparse.Namespace,
+) -> tuple[list[Contender], Cameras, list[str]]:
+    """Latent diffusion first, then the rivals; cameras [V]; what to say of them."""
+    if options.latent:
+        model = scene_model.load(options.latent)
+        if model.task is None:
+            raise settings.SettingsError(f"{options.latent} is no run of configs/diffusion.py")
+        task, frozen, params = model.task, model.frozen, model.params
+    else:
+        task, frozen, params = _random_latent(options)
+    contenders = [sampling_speed.latent(task, frozen, params)]
+    if options.pixel:
+        config, params = checkpoint.restore_params(options.pixel)
+        if config.get("task") != "pixel_diffusion":
+            raise settings.SettingsError(f"{options.pixel} is no run of configs/pixel_diffusion.py")
+        rivals = [(tasks.make_task("pixel_diffusion", config), params)]
+    else:
+        rivals = _random_pixel(options)
+    for rival, params in rivals:
+        sampling_speed.check_equal(task, rival)
+        name = f"pixel, patch {rival.model.patch_size}"
+        contenders.append(sampling_speed.pixel(rival, params, name))
+    height, width = task.image_size
+    device = jax.devices()[0]
+    header = [
+        f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
+        f"{height} x {width} pixels, {task.num_views} views, U-Net widths {task.model.widths}, "
+        f"sampler {task.sampler.name}, latents {frozen.latent_shape}",
+        "parameters: " + ", ".join(_origin(x) for x in (options.latent, options.pixel)),
+    ]
+    cameras = sample.make_path("walk", task.num_views, task.image_size, sample.FIELD_OF_VIEW_DEG)
+    return contenders, cameras, header
+
+
+def measure_stages(
+    contenders: list[Contender], cameras: Cameras, repeats: int
+) -> list[dict[str, Any]]:
+    """Time, memory and FLOPs of every stage, for one scene."""
+    compiled = [
+        sampling_speed.compile_stages(c, sampling_speed.make_inputs(c, cameras, 1))
+        for c in contenders
+    ]
+    sampling_speed.time_in_turns([t for stages in compiled for t in stages.values()], repeats)
+    return [
+        {
+            "method": contender.name,
+            "stage": name,
+            "median_s": timed.median_s,
+            "flops": timed.flops,
+            "temporary_mb": timed.temporary_mb,
+        }
+        for contender, stages in zip(contenders, compiled, strict=True)
+        for name, timed in stages.items()
+    ]
+
+
+def measure_whole(
+    contenders: list[Contender],
+    cameras: Cameras,
+    options: argparse.Namespace,
+    stages: list[dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """Whole samples: every number of steps at the first batch size, every batch at one of them."""
+    middle = sorted(options.steps)[len(options.steps) // 2]
+    cases = [(steps, options.batches[0]) for steps in options.steps]
+    cases += [(middle, batch) for batch in options.batches[1:]]
+    flops = {(row["method"], row["stage"]): row["flops"] for row in stages}
+    rows = []
+    for steps, batch in cases:
+        print(f"sampling with {steps} steps, batch {batch} ...", file=sys.stderr, flush=True)
+        programs = []
+        for c in contenders:
+            inputs = sampling_speed.make_inputs(c, cameras, batch)
+            programs.append(sampling_speed.prepare(c.whole(steps), c.constants, inputs))
+        sampling_speed.time_in_turns(programs, options.repeats)
+        for contender, timed in zip(contenders, programs, strict=True):
+            parts = contender.parts(steps)
+            rows.append(
+                {
+                    "method": contender.name,
+                    "steps": steps,
+                    "batch": batch,
+                    "first_s": timed.first_s,
+                    "later_s": timed.median_s,
+                    "per_scene_s": timed.median_s / batch,
+                    "scenes_per_s": batch / timed.median_s,
+                    "temporary_mb": timed.temporary_mb,
+                    "flops_per_scene": sum(
+                        n * flops[contender.name, stage] for stage, n in parts.items()
+                    ),
+                    "ratio": timed.median_s / programs[0].median_s,
+                }
+            )
+    for contender in contenders:
+        same = [r for r in rows if (r["method"], r["steps"]) == (contender.name, middle)]
+        for row in same:
+            row["best_batch"] = row is min(same, key=lambda r: r["per_scene_s"])
+    return rows
+
+
+def _random_latent(options: argparse.Namespace) -> tuple[Any, Any, Any]:
+    first, second = (_config(name, options) for name in ("vae", "diffusion"))
+    module = settings.build(autoencoder.Autoencoder, first["model"], "config.model")
+    images = jax.numpy.zeros((1, 1, first["data"]["height"], first["data"]["width"], 3))
+    cameras = denoising.example_cameras(1, images.shape[2:4])
+    params = jax.jit(module.init)(_key(), images, cameras)["params"]
+    frozen = frozen_autoencoder.from_run(first, params)
+    task = tasks.make_task("diffusion", second, frozen)
+    return task, frozen, jax.jit(task.init)(_key())
+
+
+def _random_pixel(options: argparse.Namespace) -> list[tuple[Any, Any]]:
+    config = _config("pixel_diffusion", options)
+    rivals = []
+    for patch_size in options.patch_sizes or [config["model"]["patch_size"]]:
+        model = {**config["model"], "patch_size": patch_size}
+        task = tasks.make_task("pixel_diffusion", {**config, "model": model})
+        rivals.append((task, jax.jit(task.init)(_key())))
+    return rivals
+
+
+def _config(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The variant of a configuration, with the sizes asked for."""
+    path = pathlib.Path(options.configs) / f"{name}.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no {path}; give --configs, the folder of {name}.py")
+    spec = importlib.util.spec_from_file_location(f"lgs_jax_config_{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    config = module.get_config(options.variant or None).to_dict()
+    if config["data"]["source"] != "procedural":
+        config["data"]["root"] = "not read"
+    if options.image_size:
+        config["data"]["height"] = config["data"]["width"] = options.image_size
+    if options.views:
+        config["data"]["context_views"] = options.views
+    if options.widths and name != "vae":
+        config["model"]["widths"] = tuple(options.widths)
+    return config
+
+
+def _key() -> jax.Array:
+    """A key of the generator whose many draws compile fastest."""
+    return jax.random.key(0, impl="rbg")
+
+
+def _origin(workdir: str | None) -> str:
+    return workdir or "random"
+
+
+def _stage_table(rows: list[Mapping[str, Any]]) -> str:
+    lines = [f"{'one scene':16} {'stage':16} {'ms':>9} {'GFLOP':>9} {'temporary MB':>13}"]
+    for r in rows:
+        lines.append(
+            f"{r['method']:16} {r['stage']:16} {1e3 * r['median_s']:9.1f} {r['flops'] / 1e9:9.3f} "
+            f"{r['temporary_mb']:13.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _whole_table(rows: list[Mapping[str, Any]]) -> str:
+    lines = [
+        f"{'whole scenes':16} {'steps':>5} {'batch':>5} {'first call s':>12} {'later s':>9} "
+        f"{'s/scene':>9} {'scenes/s':>9} {'GFLOP':>9} {'temporary MB':>13} {'ratio':>7}"
+    ]
+    for r in rows:
+        lines.append(
+            f"{r['method']:16} {r['steps']:5d} {r['batch']:5d} {r['first_s']:12.2f} "
+            f"{r['later_s']:9.3f} {r['per_scene_s']:9.3f} {r['scenes_per_s']:9.2f} "
+            f"{r['flops_per_scene'] / 1e9:9.2f} {r['temporary_mb']:13.1f} {r['ratio']:6.1f}x"
+            + (" best batch" if r.get("best_batch") else "")
+        )
+    lines += [
+        "ratio: time over that of latent diffusion, same steps and batch. First calls compile.",
+        "GFLOP per scene: the stages', times how often they run, as the compiler counts them: the",
+        "body of a loop inside a stage (the rasterizer has one) once. Medians of later calls.",
+    ]
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax benchmark sampling",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--variant", default="", help="of the three configurations; default: for a laptop")
+    add(
+        "--configs", default=str(CONFIGS), help="folder of vae.py, diffusion.py, pixel_diffusion.py"
+    )
+    add("--latent", help="workdir of a run of configs/diffusion.py, instead of random parameters")
+    add("--pixel", help="workdir of a run of configs/pixel_diffusion.py, likewise")
+    add("--patch-sizes", nargs="*", type=int, help="one rival for each; default: the config's")
+    add("--image-size", type=int, help="height and width in pixels")
+    add("--views", type=int, help="views of a scene")
+    add("--widths", nargs="*", type=int, help="of the U-Nets of both denoisers")
+    add("--steps", nargs="+", type=int, default=[10, 25, 50], help="of the sampler")
+    add("--batches", nargs="+", type=int, default=[1, 2, 4], help="scenes at once")
+    add("--repeats", type=int, default=5, help="later calls of which the median is taken")
+    add("--json", help="file for all numbers")
+    return parser
