@@ -168,8 +168,9 @@ def main(arguments: list[str]) -> None:
             f"{'case':16} {'forward ms':>18} {'forward+backward ms':>20} {'entries':>9} "
             f"{'temporary MB':>13} {'peak RSS MB':>12} {'compile s':>10}"
         )
+    results = {}
     for name, scene, cameras, size in _cases(options):
-        result = measure(
+        result = results[name] = measure(
             scene,
             cameras,
             size,
@@ -183,6 +184,24 @@ def main(arguments: list[str]) -> None:
         else:
             print(_line(name, result))
         sys.stdout.flush()
+    for quantity in ("gaussians", "views") if options.scaling else ():
+        growth = {
+            key: exponent({n: r[key] for n, r in results.items() if n.startswith(f"{quantity}-")})
+            for key in ("forward_ms", "gradient_ms")
+        }
+        if options.json:
+            print(json.dumps({"exponent": quantity, **growth}))
+        else:
+            print(
+                f"time grows as {quantity}^{growth['forward_ms']:.2f} forward, "
+                f"^{growth['gradient_ms']:.2f} forward+backward"
+            )
+
+
+def exponent(values: dict[str, float]) -> float:
+    """The power of the number at the end of the names by which the values grow (least squares)."""
+    numbers = [float(name.rpartition("-")[2]) for name in values]
+    return float(np.polyfit(np.log(numbers), np.log(list(values.values())), 1)[0])
 
 
 def _line(name: str, r: dict[str, float]) -> str:

@@ -34,3 +34,20 @@ def test_scenes_face_the_camera():
         local = (np.asarray(scene.means) - pose[:3, 3]) @ pose[:3, :3]
         assert (local[:, 2] > 1).all()
         assert np.mean(np.abs(local[:, :2]) < 0.6 * local[:, 2:]) > 0.8
+
+
+def test_growth_is_printed_as_an_exponent(capsys, monkeypatch):
+    """Times that follow known powers of Gaussians and views, instead of measured ones."""
+
+    def measure(scene, cameras, size, **options):
+        images = max(1, int(np.prod(cameras.batch_shape)))
+        power = scene.means.shape[-2] * images
+        return {"forward_ms": 3e-3 * power, "gradient_ms": 1e-3 * power**1.5}
+
+    monkeypatch.setattr(benchmark_rasterizer, "measure", measure)
+    benchmark_rasterizer.main(["--scenes", "--json"])
+    *cases, gaussians, views = map(json.loads, capsys.readouterr().out.splitlines())
+    assert len(cases) == 6
+    for growth, quantity in ((gaussians, "gaussians"), (views, "views")):
+        assert growth["exponent"] == quantity
+        np.testing.assert_allclose([growth["forward_ms"], growth["gradient_ms"]], [1, 1.5])
