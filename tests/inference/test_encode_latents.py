@@ -34,6 +34,7 @@ CONFIG = {
         "attention_levels": (),
         "num_heads": 1,
     },
+    "sampler": {"eval_scenes": 0},
     "optimizer": {"learning_rate": 1e-3},
     "training": {
         "num_steps": 8,  # into the second epoch
@@ -111,7 +112,8 @@ def test_what_lies_in_the_shards(autoencoder, encoded):
     ]
     batch = pipeline.stack(entries)
     seen = views.from_batch(batch["context"])
-    posterior = saved.plain.encode(seen.images, seen.cameras)
+    encode = jax.jit(saved.plain.encode)
+    posterior = encode(seen.images, seen.cameras)
     pickled = pickle.loads(pickle.dumps(served))
     for number, entry in enumerate(entries):
         found = pickled.entry(int(entry["scene_index"]), int(entry["draw"]))
