@@ -12,8 +12,8 @@
 | `paper` | configs/vae.py:paper | several accelerators; never run |
 
 The data, image size, views, scene frame and compression must be those of the autoencoder; the run
-says what differs. One network learns to sample with none to all views known; give the autoencoder
-`--config.loss.view_dropout=0.5` when it is trained, so that it can encode one view alone.
+says what differs. One network learns to sample with none to all views known; that the encoder can
+take one view alone is what `config.loss.view_dropout` of configs/vae.py is for.
 
 Encoding takes a part of every step, and making or reading images another. Both can be done once:
 `python -m lgs_jax encode-latents --autoencoder=runs/vae --output=runs/latents --draws=8`, then

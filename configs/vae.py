@@ -84,7 +84,8 @@ def _laptop() -> ml_collections.ConfigDict:
             "kl": 1e-6,
             "target": 1.0,
             "context_views": 1,
-            "view_dropout": 0.0,
+            # Stage 2 shows one view alone, so the encoder must have met that.
+            "view_dropout": 0.3,
         }
     )
     config.metrics = ml_collections.ConfigDict({"lpips": "none", "lpips_weights": ""})
@@ -123,6 +124,7 @@ def _small_real(config: ml_collections.ConfigDict) -> None:
     config.data.gap_min = 1
     config.model.compression = 8
     config.model.patch_size = 1
+    config.model.refine = 0
     config.model.widths = (64, 128, 192, 256)
     config.model.attention_levels = (3,)
     config.model.blocks_per_level = 2
@@ -173,6 +175,7 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.dtype = "bfloat16"
     config.model.remat = True
     config.model.shortcut = False
+    config.model.refine = 0
     config.model.scene_head.near = 0.01
     config.model.scene_head.far = 10.0
     config.model.scene_head.initial_depth = 1.0
