@@ -44,8 +44,8 @@ class Autoencoder(nn.Module):
       remat: recompute the blocks in the backward pass, to save memory.
       shortcut: add a linear path around both U-Nets, from pixels to latents and from latents to
         maps; colours are then learnt within a few hundred steps. Our own addition.
-      refine: channels of a small network over the decoder's maps at full resolution, which hides
-        the borders of patches; 0: none. Our own addition, for `patch_size` above 1.
+      refine: channels of a small network over the decoder's maps at full resolution, which
+        sees across the borders of patches; 0: none. Our own addition, for `patch_size` above 1.
       scene: kind of scene, a name in `models.decoder.SCENE_HEADS`.
       scene_head: arguments of the scene head, such as near and far.
       encoder_unet: arguments of `nn.multiview_unet.MultiViewUNet` for the encoder alone.
