@@ -153,7 +153,12 @@ def _depth_order(depths: Array, touches: Array, *, near: float, far: float) -> A
     low, high = (int(np.float32(v).view(np.int32)) for v in (near, far))
     code = lax.bitcast_convert_type(depths, jnp.int32) - low
     code = jnp.where(touches, code, high - low + 1)
-    return _stable_sort(code, (high - low + 1).bit_length())[0]
+    return stable_order(code, high - low + 1)
+
+
+def stable_order(keys: Array, most: int) -> Array:
+    """Indices that sort int32 keys [n] between 0 and `most`; equal ones keep their order."""
+    return _stable_sort(keys, int(most).bit_length())[0]
 
 
 def _stable_sort(keys: Array, num_bits: int) -> tuple[Array, Array]:

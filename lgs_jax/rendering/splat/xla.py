@@ -1,12 +1,13 @@
 """Tiled compositing in plain XLA operations, for every backend.
 
-The image is cut into small tiles; a while loop takes the next K splats of B tiles at a time until
-every pixel of them is opaque or their lists end. Loops have dynamic trip counts, which autodiff
-cannot reverse, so the gradient is written out: it replays the forward pass front to back (same
-decisions, no stored intermediates, no division by a vanishing transmittance).
+The image is cut into small tiles; a while loop fetches the next C splats of B tiles, an inner one
+blends K of them at a time, until every pixel of the tiles is opaque or their lists end. Loops have
+dynamic trip counts, which autodiff cannot reverse, so the gradient is written out: it replays the
+forward pass front to back (same decisions, no stored intermediates, no division by a vanishing
+transmittance).
 
 Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries of a segment, B
-tiles of a batch, K splats of a step.
+tiles of a batch, C splats of a chunk, K splats of a step.
 """
 
 import dataclasses
@@ -26,6 +27,8 @@ Array = jax.Array
 _TINY = 1e-12
 # Images are drawn together up to this many splats.
 _FOLDED_SPLATS = 65536
+# Entries of the tiles' lists kept for the gradient, per splat.
+_KEPT_ENTRIES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +36,9 @@ class Plan(binning.Grid):
     """How the work is cut; affects time only, never the image (but for rounding)."""
 
     segment: int
+    kept: int
     batch: int
+    chunk: int
     step: int
 
 
@@ -97,19 +102,25 @@ def make_plan(
 
     With `fold`, several images are drawn as one: many small images keep the loops full.
     """
-    tile = tile or (4 if height * width <= 128**2 else 8)
+    tile = tile or (4 if height * width <= 96**2 else 8)
     most = max(1, _FOLDED_SPLATS // num_splats) if fold else 1
     images = max(i for i in range(1, num_images + 1) if num_images % i == 0 and i <= most)
     grid = binning.Grid(height, width, tile, images)
+    # Unrolled, so what is compiled grows with it; short lists gain nothing from long steps.
+    step = 8 if num_splats >= 1024 else 2
+    segment = max(16384, 128 * grid.num_tiles)
     return Plan(
         height,
         width,
         tile,
         images,
-        segment=max(16384, 128 * grid.num_tiles),
+        segment=segment,
+        # What the gradient need not list again.
+        kept=-(-_KEPT_ENTRIES * images * num_splats // segment),
         batch=min(64, grid.num_tiles),
-        # Unrolled, so what is compiled grows with it; short lists gain nothing from long steps.
-        step=8 if num_splats >= 1024 else 2,
+        # To fetch splats and to sum gradients costs by the call more than by the splat.
+        chunk=4 * step,
+        step=step,
     )
 
 
@@ -118,13 +129,18 @@ def _blend(records: Array, bins: binning.Bins, plan: Plan) -> Array:
     """Blends records [I * N, 6 + F] into [T, F + 1, P]: features, then the final transmittance.
 
     A record: centre x y, conic xx xy yy, logarithm of the opacity, features."""
+    return _blend_and_keep(records, bins, dataclasses.replace(plan, kept=0))[0]
+
+
+def _blend_and_keep(records: Array, bins: binning.Bins, plan: Plan) -> tuple[Array, "_Lists"]:
+    """`_blend`, and the lists of the first segments."""
     num_features = records.shape[-1] - 6
     table = _by_rank(records, bins)
 
-    def blend_step(splats, offset_x, offset_y, state):
+    def blend_step(splats, offsets, state):
         """The last row of the state is the transmittance, negated once the pixel has stopped."""
         *out, signed = state
-        alphas = jnp.minimum(_unclamped_alpha(splats, offset_x, offset_y), constants.MAX_ALPHA)
+        alphas = jnp.minimum(_unclamped_alpha(splats, *offsets), constants.MAX_ALPHA)
         for k in range(plan.step):
             alpha = alphas[:, k]
             behind = signed * (1.0 - alpha)
@@ -135,80 +151,126 @@ def _blend(records: Array, bins: binning.Bins, plan: Plan) -> Array:
         return (*out, signed)
 
     def visit(state, batch):
+        def blend_chunk(chunk, local):
+            return _for_each_step(
+                lambda splats, _, local: blend_step(splats, batch.offsets, local),
+                local,
+                lambda local: local[-1],
+                chunk,
+                plan,
+            )
+
         local = tuple(state[batch.tiles, f] for f in range(num_features + 1))
-        local = _while_alive(
-            lambda splats, ranks, local: blend_step(splats, *batch.offsets, local),
-            local,
-            lambda local: local[-1],
-            table,
-            batch,
-            plan,
-        )
+        local = _for_each_chunk(blend_chunk, local, lambda local: local[-1], table, batch, plan)
         return state.at[batch.tiles].set(jnp.stack(local, axis=1))
 
     shape = (plan.num_tiles + 1, num_features + 1, plan.tile**2)
     state = jnp.zeros(shape).at[:, -1].set(1.0)
-    state = _for_each_batch(visit, state, lambda state: state[:, -1], bins, plan)
+    lists = _Lists(
+        jnp.zeros((plan.kept, plan.segment), jnp.int32),
+        jnp.zeros((plan.kept, plan.num_tiles + 1), jnp.int32),
+    )
+
+    def make_lists(index, lists):
+        ranks, offsets = binning.segment(bins, index, plan.segment, plan)
+        return ranks, offsets, lists.keep(index, ranks, offsets)
+
+    state, lists = _for_each_batch(
+        visit, state, lambda state: state[:, -1], make_lists, lists, bins, plan
+    )
     state = state[: plan.num_tiles]
-    return state.at[:, -1].set(jnp.abs(state[:, -1]))
+    return state.at[:, -1].set(jnp.abs(state[:, -1])), lists
 
 
 def _blend_forward(records: Array, bins: binning.Bins, plan: Plan):
-    out = _blend(records, bins, plan)
-    return out, (records, bins, out)
+    out, lists = _blend_and_keep(records, bins, plan)
+    return out, (records, bins, lists, out)
 
 
 def _blend_backward(plan: Plan, residuals, cotangent: Array):
     """Replays the forward pass with what is still to come, R = v . (image - drawn so far)."""
-    records, bins, out = residuals
+    records, bins, lists, out = residuals
     num_features = records.shape[-1] - 6
     table = _by_rank(records, bins)
     padded = jnp.concatenate([cotangent, jnp.zeros((1, *cotangent.shape[1:]))])
     x, y = _pixel_offsets(plan)
     moments = jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
 
-    def gradient_step(splats, ranks, batch, toward, state):
-        rest, signed, gradient = state
+    def gradient_step(splats, batch, toward, rest, passing):
+        """d loss / d sigma and weights [B, K, P] of K splats, and `rest`, `passing` after them.
+
+        `passing` is the transmittance, 0 once the pixel has stopped.
+        """
         raws = _unclamped_alpha(splats, *batch.offsets)
         alphas = jnp.minimum(raws, constants.MAX_ALPHA)
-        values = jnp.einsum(
-            "bkf,bfp->bkp", splats[..., 6:], toward, precision=lax.Precision.HIGHEST
-        )
+        # A sum of products, as a matrix product costs more to start than to do at this size.
+        values = jnp.zeros_like(raws)
+        for f in range(num_features):
+            values += splats[..., 6 + f, None] * toward[:, None, f]
         sigmas, weights = [], []
         for k in range(plan.step):
             raw, alpha, value = raws[:, k], alphas[:, k], values[:, k]
-            behind = signed * (1.0 - alpha)
+            behind = passing * (1.0 - alpha)
             drawn = behind > constants.MIN_TRANSMITTANCE
-            weight = jnp.where(drawn, alpha * signed, 0.0)
+            weight = jnp.where(drawn, alpha * passing, 0.0)
             rest = rest - weight * value
-            v_alpha = signed * value - rest / (1.0 - alpha)
+            v_alpha = passing * value - rest / (1.0 - alpha)
             free = drawn & (raw <= constants.MAX_ALPHA)
             sigmas.append(jnp.where(free, -raw * v_alpha, 0.0))
             weights.append(weight)
-            signed = jnp.where(drawn, behind, -jnp.abs(signed))
-        rows = _splat_gradients(
-            splats, batch, jnp.stack(sigmas, axis=1), jnp.stack(weights, axis=1), toward, moments
-        )
-        rows = rows.reshape(-1, rows.shape[-1])
-        return rest, signed, gradient.at[ranks.reshape(-1)].add(rows, mode="drop")
+            passing = jnp.where(drawn, behind, 0.0)
+        return jnp.stack(sigmas, axis=1), jnp.stack(weights, axis=1), rest, passing
 
     def visit(carry, batch):
         state, gradient = carry
         toward = padded[batch.tiles, :num_features]
-        local = (state[batch.tiles, 0], state[batch.tiles, 1], gradient)
-        rest, signed, gradient = _while_alive(
-            lambda splats, ranks, local: gradient_step(splats, ranks, batch, toward, local),
-            local,
+
+        def gradient_chunk(chunk, local):
+            rest, passing, gradient = local
+
+            def step(splats, first, local):
+                *blocks, rest, passing = local
+                *parts, rest, passing = gradient_step(splats, batch, toward, rest, passing)
+                blocks = [
+                    lax.dynamic_update_slice_in_dim(whole, part, first, axis=1)
+                    for whole, part in zip(blocks, parts, strict=True)
+                ]
+                return *blocks, rest, passing
+
+            zeros = jnp.zeros((*chunk.ranks.shape, plan.tile**2))
+            v_sigma, weights, rest, passing = _for_each_step(
+                step, (zeros, zeros, rest, passing), lambda local: local[-1], chunk, plan
+            )
+            rows = _splat_gradients(chunk.splats, batch, v_sigma, weights, toward, moments)
+            gradient = gradient.at[chunk.ranks.reshape(-1)].add(
+                rows.reshape(-1, rows.shape[-1]), mode="drop"
+            )
+            return rest, passing, gradient
+
+        rest, passing, gradient = _for_each_chunk(
+            gradient_chunk,
+            (state[batch.tiles, 0], state[batch.tiles, 1], gradient),
             lambda local: local[1],
             table,
             batch,
             plan,
         )
-        return state.at[batch.tiles].set(jnp.stack([rest, signed], axis=1)), gradient
+        return state.at[batch.tiles].set(jnp.stack([rest, passing], axis=1)), gradient
 
     rest = jnp.concatenate([jnp.sum(out * cotangent, axis=1), jnp.zeros((1, plan.tile**2))])
     carry = (jnp.stack([rest, jnp.ones_like(rest)], axis=1), jnp.zeros_like(records))
-    _, gradient = _for_each_batch(visit, carry, lambda carry: carry[0][:, 1], bins, plan)
+
+    def find_lists(index, lists):
+        ranks, offsets = lax.cond(
+            index < plan.kept,
+            lambda: (lists.ranks[index], lists.offsets[index]),
+            lambda: binning.segment(bins, index, plan.segment, plan),
+        )
+        return ranks, offsets, lists
+
+    (_, gradient), _ = _for_each_batch(
+        visit, carry, lambda carry: carry[0][:, 1], find_lists, lists, bins, plan
+    )
     by_splat = jnp.zeros_like(records).at[bins.order].set(gradient, unique_indices=True)
     return by_splat, None
 
@@ -217,13 +279,13 @@ _blend.defvjp(_blend_forward, _blend_backward)
 
 
 def _splat_gradients(splats, batch, v_sigma, weights, toward, moments):
-    """Gradients [B, K, 6 + F] of the records from d loss / d sigma and the weights [B, K, P].
+    """Gradients [B, C, 6 + F] of the records from d loss / d sigma and the weights [B, C, P].
 
     Sums over pixels are one product with the monomials of the pixel's offset from the centre of the
     tile, then moved to the centre of the splat: small offsets keep the cancellation harmless.
     """
-    s = jnp.einsum("bkp,pq->bkq", v_sigma, moments, precision=lax.Precision.HIGHEST)
-    v_features = jnp.einsum("bkp,bfp->bkf", weights, toward, precision=lax.Precision.HIGHEST)
+    s = jnp.einsum("bcp,pq->bcq", v_sigma, moments, precision=lax.Precision.HIGHEST)
+    v_features = jnp.einsum("bcp,bfp->bcf", weights, toward, precision=lax.Precision.HIGHEST)
     s0, sx, sy, sxx, sxy, syy = (s[..., q] for q in range(6))
     mx = splats[..., 0] - batch.center_x[:, None]
     my = splats[..., 1] - batch.center_y[:, None]
@@ -290,21 +352,43 @@ def _pixel_offsets(plan: Plan) -> tuple[Array, Array]:
     return index % plan.tile + shift, index // plan.tile + shift
 
 
-def _for_each_batch(visit, carry, transmittance, bins: binning.Bins, plan: Plan):
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Lists:
+    """What `binning.segment` gave for the first ones: ranks [kept, S], offsets [kept, T + 1]."""
+
+    ranks: Array
+    offsets: Array
+
+    def keep(self, index: Array, ranks: Array, offsets: Array) -> "_Lists":
+        """With the lists of one more segment, if there is room for it."""
+        if not self.ranks.shape[0]:
+            return self
+        return _Lists(
+            self.ranks.at[index].set(ranks, mode="drop"),
+            self.offsets.at[index].set(offsets, mode="drop"),
+        )
+
+
+def _for_each_batch(visit, carry, transmittance, find_lists, lists, bins: binning.Bins, plan: Plan):
     """Calls carry = visit(carry, batch) for all segments and batches of tiles, nearest first.
 
     `transmittance(carry)` gives [T + 1, P], not positive where a pixel has stopped; tiles that have
     stopped altogether are left out, and so are the segments after the last one needed.
+    `find_lists(index, lists)` gives ranks and offsets of a segment, and the lists to go on with.
+
+    Returns:
+      the last carry and lists.
     """
 
     def draw_segment(state):
-        index, carry = state
-        ranks, offsets = binning.segment(bins, index, plan.segment, plan)
-        ranks = jnp.concatenate([ranks, jnp.zeros(plan.step, jnp.int32)])
+        index, carry, lists = state
+        ranks, offsets, lists = find_lists(index, lists)
+        ranks = jnp.concatenate([ranks, jnp.zeros(plan.chunk, jnp.int32)])
         live = jnp.any(transmittance(carry)[: plan.num_tiles] > 0, axis=-1)
         lengths = jnp.where(live, offsets[1:] - offsets[:-1], 0)
         # Tiles with lists of like length together: a batch takes as long as its longest list.
-        order = jnp.argsort(-lengths)
+        order = binning.stable_order(plan.segment - lengths, plan.segment)
         padding = -plan.num_tiles % plan.batch
         order = jnp.concatenate([order, jnp.full(padding, plan.num_tiles, order.dtype)])
         begins = jnp.append(offsets[:-1], 0)
@@ -315,34 +399,60 @@ def _for_each_batch(visit, carry, transmittance, bins: binning.Bins, plan: Plan)
             return visit(carry, _Batch(tiles, begins[tiles], lengths[tiles], ranks, plan))
 
         batches = (jnp.sum(lengths > 0) + plan.batch - 1) // plan.batch
-        return index + 1, lax.fori_loop(0, batches, visit_batch, carry)
+        return index + 1, lax.fori_loop(0, batches, visit_batch, carry), lists
 
     def remains(state):
-        index, carry = state
+        index, carry, _ = state
         alive = jnp.any(transmittance(carry)[: plan.num_tiles] > 0)
         return (index * plan.segment < bins.drawn) & alive
 
-    return lax.while_loop(remains, draw_segment, (jnp.int32(0), carry))[1]
+    return lax.while_loop(remains, draw_segment, (jnp.int32(0), carry, lists))[1:]
 
 
-def _while_alive(advance, local, transmittance, table: Array, batch: _Batch, plan: Plan):
-    """Calls local = advance(splats [B, K, 6 + F], ranks [B, K], local) down the lists of a batch.
+@dataclasses.dataclass(frozen=True)
+class _Chunk:
+    """The next C splats of each tile of a batch: records, ranks, and how many of them are left."""
+
+    splats: Array
+    ranks: Array
+    left: Array
+
+
+def _for_each_chunk(visit, local, transmittance, table: Array, batch: _Batch, plan: Plan):
+    """Calls local = visit(chunk, local) down the lists of a batch while a pixel needs it.
 
     Past the end of a list comes the last row of the table, which draws nothing.
     """
     nothing = table.shape[0] - 1
-    slots = jnp.arange(plan.step, dtype=jnp.int32)
+    slots = jnp.arange(plan.chunk, dtype=jnp.int32)
 
     def body(state):
         done, local = state
         position = done + slots
         ranks = batch.ranks[batch.begins[:, None] + position]
         ranks = jnp.where(position < batch.lengths[:, None], ranks, nothing)
-        return done + plan.step, advance(table[ranks], ranks, local)
+        chunk = _Chunk(table[ranks], ranks, batch.lengths - done)
+        return done + plan.chunk, visit(chunk, local)
 
     def remains(state):
         done, local = state
         return jnp.any((transmittance(local) > 0) & (done < batch.lengths)[:, None])
+
+    return lax.while_loop(remains, body, (jnp.int32(0), local))[1]
+
+
+def _for_each_step(advance, local, transmittance, chunk: _Chunk, plan: Plan):
+    """Calls local = advance(splats [B, K, 6 + F], index of the first, local) through a chunk."""
+
+    def body(state):
+        first, local = state
+        splats = lax.dynamic_slice_in_dim(chunk.splats, first, plan.step, axis=1)
+        return first + plan.step, advance(splats, first, local)
+
+    def remains(state):
+        first, local = state
+        needed = (transmittance(local) > 0) & (first < chunk.left)[:, None]
+        return (first < plan.chunk) & jnp.any(needed)
 
     return lax.while_loop(remains, body, (jnp.int32(0), local))[1]
 
