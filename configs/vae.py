@@ -85,7 +85,7 @@ def _laptop() -> ml_collections.ConfigDict:
             "target": 1.0,
             "context_views": 1,
             # Stage 2 shows one view alone, so the encoder must have met that.
-            "view_dropout": 0.3,
+            "view_dropout": 0.1,
         }
     )
     config.metrics = ml_collections.ConfigDict({"lpips": "none", "lpips_weights": ""})
