@@ -2,10 +2,12 @@
 
 Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
 (`--transforms`, `--colmap`), or are made up (`--path`). With `--known`, the photographs at those
-views are given to the model; without, the scene is imagined from nothing.
+views are given to the model; without, the scene is imagined from nothing. One photograph without a
+pose (`--images`) is given to the model as a view of a made-up path.
 
   python -m lgs_jax sample --model=runs/diffusion --num-samples=4
   python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0
+  python -m lgs_jax sample --model=runs/diffusion --images=photo.jpg
   python -m lgs_jax sample --model=runs/diffusion --path=walk
 """
 
@@ -24,6 +26,7 @@ from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import assemble, pipeline, report
+from lgs_jax.data import images as image_lib
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.inference import sample_files, scene_model, visuals
 from lgs_jax.training import checkpoint
@@ -58,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
     views = _views(options, model)
     known = views.known(options.known)
     others = np.array([i for i in range(len(views.cameras)) if i not in known], int)
-    images = views.images[known] if known else None
+    images = np.stack([views.images[i] for i in known]) if known else None
     arguments = {
         "images": images,
         "context_cameras": views.cameras[np.array(known)] if known else None,
@@ -89,34 +92,44 @@ class _Views:
 
     Attributes:
       cameras: [V].
-      images: uint8 [V, H, W, 3]; None for a path that was made up.
+      images: uint8 [H, W, 3] of the views that have one, by position.
       world_from_cameras: similarity [4, 4] from the frame of the cameras to the data's world.
     """
 
     cameras: Cameras
-    images: np.ndarray | None
+    images: dict[int, np.ndarray]
     world_from_cameras: jax.Array
 
-    def known(self, text: str) -> list[int]:
-        """The positions of the known views, from "0,2"."""
+    def known(self, text: str | None) -> list[int]:
+        """The positions of the known views, from "0,2"; None: the default."""
+        if text is None:  # a photograph without a pose is there to be shown
+            return list(self.images) if len(self.images) == 1 else []
         try:
             chosen = sorted({int(part) for part in text.split(",") if part.strip()})
         except ValueError as error:
             raise ValueError(f"--known={text!r} must be positions such as 0,2") from error
-        if chosen and self.images is None:
+        if chosen and not self.images:
             raise ValueError("--known needs photographs, which a made-up --path does not have")
         if outside := [i for i in chosen if not 0 <= i < len(self.cameras)]:
             raise ValueError(
                 f"--known={text!r}: there is no view {outside[0]}; the views are 0 to "
                 f"{len(self.cameras) - 1}"
             )
+        if blind := [i for i in chosen if i not in self.images]:
+            raise ValueError(
+                f"--known={text!r}: view {blind[0]} has no photograph; --images stands at view "
+                f"{next(iter(self.images))}"
+            )
         return chosen
 
 
 def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
+    if options.images:
+        return _photograph(options, model)
     if options.path:
-        cameras = make_path(options.path, model.num_views, model.image_size, options.fov_deg)
-        return _Views(cameras, None, jnp.eye(4))
+        fov_deg = options.fov_deg or FIELD_OF_VIEW_DEG
+        cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
+        return _Views(cameras, {}, jnp.eye(4))
     data = dataclasses.replace(model.data, **_capture(options))
     source = pipeline.make_source(data, "eval")
     print(source.report.summary())
@@ -127,7 +140,34 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
     )
     context = entry["context"]
     cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
-    return _Views(cameras, context["images"], jnp.asarray(entry["world_from_scene"]))
+    images = dict(enumerate(context["images"]))
+    return _Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
+
+
+def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
+    """One photograph as the reference view of a made-up path."""
+    posed = {"--transforms": options.transforms, "--colmap": options.colmap}
+    posed["--data-root"] = options.data_root
+    if given := [name for name, value in posed.items() if value]:
+        raise ValueError(f"--images is for a photograph without a pose; leave out {given[0]}")
+    if len(options.images) > 1:
+        raise ValueError(
+            f"--images takes one photograph, got {len(options.images)}; several need poses: run "
+            "COLMAP on them and give --colmap"
+        )
+    path = options.images[0]
+    pixels = image_lib.read_photograph(path)
+    fov_deg, origin = options.fov_deg, "--fov-deg"
+    height, width = model.image_size
+    box = image_lib.centre_box(pixels.shape[:2], width / height)
+    if fov_deg is None and (focal := image_lib.exif_focal_length(path)) is not None:
+        fov_deg, origin = np.rad2deg(2 * np.arctan((box[2] - box[0]) / 2 / focal)), "its EXIF data"
+    if fov_deg is None:
+        fov_deg, origin = FIELD_OF_VIEW_DEG, "a guess; set --fov-deg if you know it"
+    print(f"{path}: {fov_deg:.0f} degrees wide after the crop to {width} x {height} ({origin})")
+    cameras = make_path(options.path or PATHS[0], model.num_views, model.image_size, fov_deg)
+    shown = image_lib.crop_resize(pixels, box, height, width)
+    return _Views(cameras, {model.task.reference: shown}, jnp.eye(4))
 
 
 def _capture(options: argparse.Namespace) -> dict[str, Any]:
@@ -177,13 +217,26 @@ def _parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=25, help="of the sampler")
     add("--guidance", type=float, default=1.0, help="scale of classifier-free guidance; 1: none")
     add("--class-label", type=int, help="for a model with classes")
-    add("--known", default="", help="views given to the model, such as 0 or 0,2")
+    add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
+    add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--transforms", help="your capture: a transforms.json, or its folder")
     where.add_argument("--colmap", help="your capture: a folder with images and a COLMAP model")
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene of the data; default: the first")
-    add("--fov-deg", type=float, default=FIELD_OF_VIEW_DEG, help="of a made-up path")
+    add(
+        "--fov-deg",
+        type=_field_of_view,
+        help="horizontal, of a made-up path; default: as the photograph's EXIF data say, else "
+        f"{FIELD_OF_VIEW_DEG:.0f}",
+    )
     add("--upscale", type=int, default=2, help="pictures are enlarged so many times")
     return parser
+
+
+def _field_of_view(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 180:
+        raise argparse.ArgumentTypeError(f"{text} must lie between 0 and 180 degrees")
+    return value

@@ -21,6 +21,10 @@ EXIF = ("auto", "apply", "ignore")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".JPG", ".JPEG", ".PNG")
 
 _ORIENTATION_TAG = 274
+_EXIF_BLOCK = 0x8769
+_FOCAL_LENGTH_35MM_TAG = 0xA405
+# Of a 36 x 24 mm frame, by which the equivalent focal length is defined (CIPA DCG-001).
+_DIAGONAL_35MM = 43.27
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -114,6 +118,32 @@ def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
     if file.mask is not None and options.masks != "ignore":
         pixels = _masked(pixels, file.mask, BACKGROUNDS[options.masks])
     return lens_lib.undistort(pixels, file.lens) if file.lens else pixels
+
+
+def read_photograph(path: str) -> np.ndarray:
+    """A single image file, turned upright by its EXIF orientation, as uint8 [H, W, 3].
+
+    Raises:
+      DataError: naming the file, if it is missing or broken.
+    """
+    options = ReadOptions(exif="apply")
+    try:
+        with Image.open(path) as image:
+            orientation = _orientation(image, path, options.exif, None)
+            return to_rgb(_turn(image, orientation), BACKGROUNDS[options.background])
+    except (*_BROKEN, DataError) as error:
+        raise _unreadable(path, error) from error
+
+
+def exif_focal_length(path: str) -> float | None:
+    """The focal length in pixels that the EXIF data tell; None where they do not."""
+    try:
+        with Image.open(path) as image:
+            value = image.getexif().get_ifd(_EXIF_BLOCK).get(_FOCAL_LENGTH_35MM_TAG)
+            diagonal = float(np.hypot(*image.size))
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+    return float(value) * diagonal / _DIAGONAL_35MM if value else None
 
 
 def to_rgb(image: Image.Image, background: int) -> np.ndarray:

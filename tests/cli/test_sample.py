@@ -81,6 +81,9 @@ KINDS = (("sample", "ply"), ("turntable", "mp4"))
         (["--path=walk", "--known=0"], "a made-up --path does not have"),
         (["--transforms=/nowhere"], "there is no /nowhere"),
         (["--class-label=1"], "trained without classes"),
+        (["--images=/nowhere.jpg"], "/nowhere.jpg"),
+        (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
+        (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
     ],
 )
 def test_refusals(command, capsys, arguments, message):
@@ -125,6 +128,27 @@ def test_a_capture_without_cameras_is_refused(command, tmp_path, capsys):
     assert status == 1
     assert "transform_matrix" in capsys.readouterr().err
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("focal_35mm", [None, 28])
+def test_a_photograph_without_a_pose(command, tmp_path, capsys, focal_35mm):
+    exif = Image.Exif()
+    if focal_35mm:
+        exif.get_ifd(0x8769)[0xA405] = focal_35mm
+    path = tmp_path / "photo.jpg"
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(path, exif=exif)
+    status, folder = command(f"--images={path}", "--num-samples=1")
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    with Image.open(folder / "grid.png") as grid:
+        assert grid.height > 2 * tiny.SIZE  # the photograph, then the sample
+    # A square of 40 pixels; the diagonal of 72.1 pixels stands for 43.27 mm.
+    wide = np.rad2deg(2 * np.arctan(20 / (28 * 72.11 / 43.27))) if focal_35mm else 60
+    assert f"{wide:.0f} degrees wide" in printed.out
+    assert ("EXIF" in printed.out) == bool(focal_35mm)
+    status, _ = command(f"--images={path}", "--known=1", "--overwrite")
+    assert status == 1
+    assert "view 1 has no photograph" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", sample.PATHS)
