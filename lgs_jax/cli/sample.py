@@ -77,9 +77,12 @@ def run(options: argparse.Namespace) -> None:
         f"{options.num_samples} scenes of {scenes.num_gaussians:,} splats in "
         f"{time.monotonic() - began:.1f} s, compilation included"
     )
-    shown = sample_files.make(
+    shown, pictures = sample_files.make(
         scenes, views.cameras, image_size=model.image_size, known=() if images is None else images
     )
+    if known:
+        for kind, psnr in sample_files.scores(pictures, views.images, known).items():
+            print(f"PSNR at the {kind} views: {psnr:.2f} dB")
     for name in [name for name in shown if name.startswith("sample_")]:
         shown[name] = gaussians.transform(shown[name], views.world_from_cameras)
     for path in visuals.write_visuals(output, shown, upscale=options.upscale):
@@ -130,8 +133,11 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
         fov_deg = options.fov_deg or FIELD_OF_VIEW_DEG
         cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
         return _Views(cameras, {}, jnp.eye(4))
-    data = dataclasses.replace(model.data, **_capture(options))
-    source = pipeline.make_source(data, "eval")
+    capture = _capture(options)
+    if "source" in capture and options.split == "train":
+        raise ValueError("--split=train is for the model's own data, not for a capture of yours")
+    data = dataclasses.replace(model.data, **capture)
+    source = pipeline.make_source(data, options.split)
     print(source.report.summary())
     if not 0 <= options.scene < len(source):
         raise ValueError(f"--scene={options.scene}: the scenes are 0 to {len(source) - 1}")
@@ -225,6 +231,12 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene of the data; default: the first")
+    add(
+        "--split",
+        choices=("eval", "train"),
+        default="eval",
+        help="scenes held out (default), or trained on",
+    )
     add(
         "--fov-deg",
         type=_field_of_view,

@@ -4,7 +4,7 @@ Letters: S samples, V views of the latents, K frames of a video.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 from lgs_jax.core import trajectories
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.metrics.image import psnr
 from lgs_jax.rendering.api import render
 from lgs_jax.tasks import panels
 
@@ -27,7 +28,7 @@ def make(
     image_size: tuple[int, int],
     known: Sequence[np.ndarray] = (),
     video_frames: int = VIDEO_FRAMES,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray]:
     """Pictures and videos of samples [S], by file name; see `visuals.write_visuals`.
 
     Args:
@@ -38,10 +39,10 @@ def make(
       video_frames: K.
 
     Returns:
-      `sample_<i>` (the splats), `turntable_<i>` (along the cameras and back), `grid` (a row per
-      sample, a column per view), `contact_sheet` (one picture of each sample) and, for two samples
-      or more, `spread` (per pixel of each view, the standard deviation over the samples: dark is
-      sure).
+      What to write: `sample_<i>` (the splats), `turntable_<i>` (along the cameras and back), `grid`
+      (a row per sample, a column per view), `contact_sheet` (one picture of each sample) and, for
+      two samples or more, `spread` (per pixel of each view, the standard deviation over the
+      samples: dark is sure). And the samples as seen from the cameras, float [S, V, H, W, 3].
     """
     draw = jax.jit(
         functools.partial(render, height=image_size[0], width=image_size[1], depth_mode=None)
@@ -63,7 +64,33 @@ def make(
     if len(shown) > 1:
         spread = shown.std(axis=0).mean(axis=-1)
         visuals["spread"] = panels.grid([list(panels.to_uint8(panels.turbo(4.0 * spread)))])
-    return visuals
+    return visuals, shown
+
+
+def scores(
+    shown: np.ndarray, photographs: Mapping[int, np.ndarray], known: Sequence[int]
+) -> dict[str, float]:
+    """Mean PSNR (dB) of samples [S, V, H, W, 3] against the photographs of their views.
+
+    Args:
+      shown: the samples as seen from the cameras.
+      photographs: uint8 [H, W, 3] by view, as many as there are.
+      known: the views that the samples were given.
+
+    Returns:
+      "given" and "other", where there are such views: over all samples and views.
+    """
+    kinds = {
+        "given": [i for i in photographs if i in known],
+        "other": [i for i in photographs if i not in known],
+    }
+    result = {}
+    for kind, views in kinds.items():
+        if views:
+            truth = np.stack([np.float32(photographs[i]) / 255 for i in views])
+            pictures = shown[:, np.array(views)]
+            result[kind] = float(np.mean(psnr(pictures, np.broadcast_to(truth, pictures.shape))))
+    return result
 
 
 def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:

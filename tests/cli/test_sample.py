@@ -55,7 +55,10 @@ def command(model, monkeypatch, tmp_path):
 
 def test_writes_splats_videos_and_pictures(command, capsys):
     status, folder = command("--num-samples=2", "--known=0")
-    assert status == 0, capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    assert "PSNR at the given views: " in printed.out
+    assert "PSNR at the other views: " in printed.out
     names = {"contact_sheet.png", "grid.png", "spread.png"}
     names |= {f"{kind}_{i}.{end}" for i in (0, 1) for kind, end in KINDS}
     assert {path.name for path in folder.iterdir()} == names
@@ -81,6 +84,7 @@ KINDS = (("sample", "ply"), ("turntable", "mp4"))
         (["--path=walk", "--known=0"], "a made-up --path does not have"),
         (["--transforms=/nowhere"], "there is no /nowhere"),
         (["--class-label=1"], "trained without classes"),
+        (["--transforms=/nowhere", "--split=train"], "not for a capture of yours"),
         (["--images=/nowhere.jpg"], "/nowhere.jpg"),
         (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
         (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
