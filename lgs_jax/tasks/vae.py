@@ -235,8 +235,8 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
     data = config["data"]
     task = VaeTask(
         config["model"],
-        settings.build(LossSettings, config["loss"], "config.loss"),
-        settings.build(view_metrics.MetricSettings, config["metrics"], "config.metrics"),
+        settings.build(LossSettings, config.get("loss", {}), "config.loss"),
+        settings.build(view_metrics.MetricSettings, config.get("metrics", {}), "config.metrics"),
         image_size=(data["height"], data["width"]),
         num_views=data["context_views"],
     )

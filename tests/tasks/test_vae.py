@@ -52,6 +52,13 @@ def make_batch(num_scenes: int = 2) -> dict:
     }
 
 
+def test_losses_and_metrics_have_defaults():
+    config = make_config()
+    del config["loss"], config["metrics"]
+    task = make_task("vae", config)
+    assert task.options == vae.LossSettings()
+
+
 @pytest.fixture(scope="module")
 def task_and_params():
     task = make_task("vae", make_config())
