@@ -12,7 +12,7 @@ from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.api import render
-from lgs_jax.rendering.splat import dispatch
+from lgs_jax.rendering.splat import dispatch, xla
 
 IMPLEMENTATIONS = [name for name in dispatch.IMPLEMENTATIONS if name != "reference"]
 
@@ -195,9 +195,24 @@ def test_images_drawn_together_equal_images_drawn_alone():
 
 
 def test_many_segments():
-    """More entries than one segment holds, so that state crosses from one to the next."""
-    scene, cameras = make_scene(24, num=3000, scale=0.6, opacity=(0.01, 0.05)), make_cameras(32, 32)
-    out = render(scene, cameras, height=32, width=32)
-    assert int(out.aux["required"]) > 2 * 16384
-    expected = render(scene, cameras, height=32, width=32, implementation="reference")
+    """More entries than the segments hold whose lists are kept for the gradient."""
+    num, side = 1000, 32
+    scene = make_scene(24, num=num, scale=3.0, opacity=(0.008, 0.012))
+    cameras = make_cameras(side, side)
+
+    @functools.partial(jax.jit, static_argnames="implementation")
+    def run(scene, implementation):
+        def loss(scene):
+            out = render(scene, cameras, height=side, width=side, implementation=implementation)
+            return jnp.sum(jnp.sin(out.rgb)) + jnp.sum(out.depth), out
+
+        return jax.grad(loss, has_aux=True)(scene)
+
+    gradient, out = run(scene, "xla")
+    plan = xla.make_plan(side, side, num_images=1, num_splats=num, tile=None, fold=True)
+    assert int(out.aux["required"]) > (plan.kept + 1) * plan.segment
+    assert float(out.alpha.min()) < 0.999  # not all pixels have stopped before
+    expected_gradient, expected = run(scene, "reference")
     np.testing.assert_allclose(out.rgb, expected.rgb, atol=1e-5)
+    for got, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient)):
+        assert np.linalg.norm(got - want) < 3e-5 * np.linalg.norm(want)

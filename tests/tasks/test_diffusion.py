@@ -272,15 +272,21 @@ def test_measures_of_samples(task, params, frozen, monkeypatch):
     assert set(found) == {f"sample_{name}" for name in names}
     # `eval_scenes` is 2 and the second scene only pads the batch: what is left is scene 4 alone.
     context, target = (views.from_batch(batch[group]) for group in ("context", "target"))
-    condition = task.encode_known(frozen, context, task.shared.one_view(3), batch["class_label"])
+    encode = jax.jit(task.encode_known)
+    condition = encode(frozen, context, task.shared.one_view(3), batch["class_label"])
     condition = jax.tree.map(lambda x: x[:1], condition)
+    seen = views.concatenate(context, target).cameras[:1]
+
+    @jax.jit
+    def draw(key):
+        latents = task.sample(params, condition, key[None])
+        scene = frozen.decode(latents, condition.cameras)
+        return render(scene, seen, height=16, width=16).rgb[0]
+
     images = []
     for number in range(2):
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 4), number)
-        latents = jax.jit(task.sample)(params, condition, key[None])
-        scene = frozen.decode(latents, condition.cameras)
-        seen = views.concatenate(context, target).cameras[:1]
-        images.append(np.asarray(render(scene, seen, height=16, width=16).rgb[0]))
+        images.append(np.asarray(draw(key)))
     truth = np.concatenate([context.images[0], target.images[0]])
 
     def psnr(view):
