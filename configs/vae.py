@@ -109,9 +109,9 @@ def _laptop() -> ml_collections.ConfigDict:
 
 
 def _long(config: ml_collections.ConfigDict) -> None:
-    """The default job for an hour."""
+    """The default job for about an hour."""
     config.data.num_scenes = 10_000
-    config.training.num_steps = 8000
+    config.training.num_steps = 5000
     config.training.eval_every = 1000
 
 
