@@ -12,7 +12,7 @@ from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.api import render
-from lgs_jax.rendering.splat import dispatch, xla
+from lgs_jax.rendering.splat import dispatch, tiled
 
 IMPLEMENTATIONS = [name for name in dispatch.IMPLEMENTATIONS if name != "reference"]
 
@@ -147,12 +147,14 @@ def test_tile_size_does_not_change_the_image():
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
 
 
-def test_capacity_cuts_the_farthest_and_counts_them():
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_capacity_cuts_the_farthest_and_counts_them(implementation):
     scene, cameras = make_scene(21, num=200), make_cameras(16, 16)
 
     @functools.partial(jax.jit, static_argnames="capacity")
     def run(scene, capacity=None):
-        return render(scene, cameras, height=16, width=16, depth_mode=None, capacity=capacity)
+        options = {"depth_mode": None, "tile_size": 4, "implementation": implementation}
+        return render(scene, cameras, height=16, width=16, capacity=capacity, **options)
 
     full = run(scene)
     required = int(full.aux["required"])
@@ -194,25 +196,53 @@ def test_images_drawn_together_equal_images_drawn_alone():
             assert int(together.aux["required"][b, v]) == int(alone.aux["required"])
 
 
-def test_many_segments():
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_many_segments(implementation, monkeypatch):
     """More entries than the segments hold whose lists are kept for the gradient."""
     num, side = 1000, 32
+    monkeypatch.setattr(tiled, "_KEPT_ENTRIES", 4)
     scene = make_scene(24, num=num, scale=3.0, opacity=(0.008, 0.012))
     cameras = make_cameras(side, side)
 
     @functools.partial(jax.jit, static_argnames="implementation")
     def run(scene, implementation):
         def loss(scene):
-            out = render(scene, cameras, height=side, width=side, implementation=implementation)
+            tile_size = None if implementation == "reference" else 4
+            options = {"implementation": implementation, "tile_size": tile_size}
+            out = render(scene, cameras, height=side, width=side, **options)
             return jnp.sum(jnp.sin(out.rgb)) + jnp.sum(out.depth), out
 
         return jax.grad(loss, has_aux=True)(scene)
 
-    gradient, out = run(scene, "xla")
-    plan = xla.make_plan(side, side, num_images=1, num_splats=num, tile=None, fold=True)
-    assert int(out.aux["required"]) > (plan.kept + 1) * plan.segment
+    gradient, out = run(scene, implementation)
+    segment, kept = 16384, 1  # `kept` follows from 4 entries for each of 1,000 splats
+    assert int(out.aux["required"]) > (kept + 1) * segment
     assert float(out.alpha.min()) < 0.999  # not all pixels have stopped before
     expected_gradient, expected = run(scene, "reference")
     np.testing.assert_allclose(out.rgb, expected.rgb, atol=1e-5)
     for got, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient)):
         assert np.linalg.norm(got - want) < 3e-5 * np.linalg.norm(want)
+
+
+def test_kernels_lower_for_a_gpu():
+    """The forward and the gradient kernel become Triton calls, on a machine without a GPU."""
+    scene, cameras = make_scene(25, num=100), make_cameras(32, 32)
+
+    def loss(scene):
+        options = {"height": 32, "width": 32, "implementation": "pallas_gpu"}
+        return jnp.sum(render(scene, cameras, **options).rgb)
+
+    lowered = jax.jit(jax.grad(loss)).trace(scene).lower(lowering_platforms=("cuda",))
+    assert lowered.as_text().count("__gpu$xla.gpu.triton") >= 2
+
+
+def test_kernels_refuse_tiles_that_are_no_power_of_two():
+    scene, cameras = make_scene(26, num=4), make_cameras(8, 8)
+    with pytest.raises(NotImplementedError, match="power of two"):
+        render(scene, cameras, height=8, width=8, tile_size=6, implementation="pallas_gpu")
+
+
+def test_kernels_that_have_not_run_on_a_gpu_are_taken_by_name_only(monkeypatch):
+    monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "pallas_gpu", None)  # would fail if called
+    scene, cameras = make_scene(27, num=4), make_cameras(8, 8)
+    assert render(scene, cameras, height=8, width=8).rgb.shape == (8, 8, 3)

@@ -18,28 +18,13 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from lgs_jax.rendering.splat import binning, constants
+from lgs_jax.rendering.splat import binning, constants, tiled
 from lgs_jax.rendering.splat.projection import Splats
 
 Array = jax.Array
 
-# Stands for an opacity of 0, far below what is drawn.
-_TINY = 1e-12
 # Images are drawn together up to this many splats.
 _FOLDED_SPLATS = 65536
-# Entries of the tiles' lists kept for the gradient, per splat.
-_KEPT_ENTRIES = 16
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan(binning.Grid):
-    """How the work is cut; affects time only, never the image (but for rounding)."""
-
-    segment: int
-    kept: int
-    batch: int
-    chunk: int
-    step: int
 
 
 def composite(
@@ -59,13 +44,10 @@ def composite(
     Raises:
       NotImplementedError: if the arrays are not float32: the exact order of depth relies on it.
     """
-    if features.dtype != jnp.float32:
-        raise NotImplementedError(f"takes float32, not {features.dtype}")
-    num_images, num_splats, num_features = features.shape
+    tiled.check_float32(features)
+    num_images, num_splats, _ = features.shape
     if num_images == 0 or num_splats == 0:
-        none = jnp.zeros(num_images, jnp.int32)
-        empty = jnp.zeros((num_images, height, width, num_features))
-        return empty, jnp.ones(empty.shape[:-1]), {"required": none, "overflow": none}
+        return tiled.nothing_to_draw(features, height, width)
     plan = make_plan(
         height,
         width,
@@ -74,25 +56,18 @@ def composite(
         tile=tile_size,
         fold=capacity is None,
     )
-    log_opacities = jnp.log(jnp.maximum(opacities, _TINY))
-    columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, log_opacities)
-    records = jnp.concatenate([jnp.stack(columns, axis=-1), features], axis=-1)
+    return tiled.composite(
+        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
+    )
 
-    def draw(args):
-        splats, opacities, records = args
-        bins = binning.bin_splats(splats, opacities, plan, near=near, far=far, capacity=capacity)
-        blended = _blend(records.reshape(-1, records.shape[-1]), bins, plan)
-        total = jnp.sum(bins.required)
-        overflow = 0 * bins.required if capacity is None else (total - bins.drawn)[None]
-        return _untile(blended, plan), {"required": bins.required, "overflow": overflow}
 
-    def group(array):
-        return array.reshape(-1, plan.images, *array.shape[1:])
+@dataclasses.dataclass(frozen=True)
+class Plan(tiled.Plan):
+    """With the sizes of batch, chunk and step: B, C and K."""
 
-    inputs = (*lax.stop_gradient((splats, opacities)), records)
-    blended, aux = lax.map(draw, jax.tree.map(group, inputs))
-    blended, aux = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (blended, aux))
-    return blended[..., :-1], blended[..., -1], aux
+    batch: int
+    chunk: int
+    step: int
 
 
 def make_plan(
@@ -115,8 +90,7 @@ def make_plan(
         tile,
         images,
         segment=segment,
-        # What the gradient need not list again.
-        kept=-(-_KEPT_ENTRIES * images * num_splats // segment),
+        kept=tiled.segments_to_keep(images * num_splats, segment),
         batch=min(64, grid.num_tiles),
         # To fetch splats and to sum gradients costs by the call more than by the splat.
         chunk=4 * step,
@@ -132,10 +106,10 @@ def _blend(records: Array, bins: binning.Bins, plan: Plan) -> Array:
     return _blend_and_keep(records, bins, dataclasses.replace(plan, kept=0))[0]
 
 
-def _blend_and_keep(records: Array, bins: binning.Bins, plan: Plan) -> tuple[Array, "_Lists"]:
+def _blend_and_keep(records: Array, bins: binning.Bins, plan: Plan) -> tuple[Array, tiled.Lists]:
     """`_blend`, and the lists of the first segments."""
     num_features = records.shape[-1] - 6
-    table = _by_rank(records, bins)
+    table = tiled.by_rank(records, bins)
 
     def blend_step(splats, offsets, state):
         """The last row of the state is the transmittance, negated once the pixel has stopped."""
@@ -164,19 +138,17 @@ def _blend_and_keep(records: Array, bins: binning.Bins, plan: Plan) -> tuple[Arr
         local = _for_each_chunk(blend_chunk, local, lambda local: local[-1], table, batch, plan)
         return state.at[batch.tiles].set(jnp.stack(local, axis=1))
 
+    def still(state):
+        return state[:, -1]
+
     shape = (plan.num_tiles + 1, num_features + 1, plan.tile**2)
     state = jnp.zeros(shape).at[:, -1].set(1.0)
-    lists = _Lists(
-        jnp.zeros((plan.kept, plan.segment), jnp.int32),
-        jnp.zeros((plan.kept, plan.num_tiles + 1), jnp.int32),
-    )
-
-    def make_lists(index, lists):
-        ranks, offsets = binning.segment(bins, index, plan.segment, plan)
-        return ranks, offsets, lists.keep(index, ranks, offsets)
-
-    state, lists = _for_each_batch(
-        visit, state, lambda state: state[:, -1], make_lists, lists, bins, plan
+    state, lists = tiled.blend_segments(
+        lambda state, *found: _for_each_batch(visit, state, still, *found, plan),
+        state,
+        lambda state: _running(still(state), plan),
+        bins,
+        plan,
     )
     state = state[: plan.num_tiles]
     return state.at[:, -1].set(jnp.abs(state[:, -1])), lists
@@ -191,9 +163,9 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
     """Replays the forward pass with what is still to come, R = v . (image - drawn so far)."""
     records, bins, lists, out = residuals
     num_features = records.shape[-1] - 6
-    table = _by_rank(records, bins)
+    table = tiled.by_rank(records, bins)
     padded = jnp.concatenate([cotangent, jnp.zeros((1, *cotangent.shape[1:]))])
-    x, y = _pixel_offsets(plan)
+    x, y = tiled.pixel_offsets(plan)
     moments = jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
 
     def gradient_step(splats, batch, toward, rest, passing):
@@ -260,16 +232,16 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
     rest = jnp.concatenate([jnp.sum(out * cotangent, axis=1), jnp.zeros((1, plan.tile**2))])
     carry = (jnp.stack([rest, jnp.ones_like(rest)], axis=1), jnp.zeros_like(records))
 
-    def find_lists(index, lists):
-        ranks, offsets = lax.cond(
-            index < plan.kept,
-            lambda: (lists.ranks[index], lists.offsets[index]),
-            lambda: binning.segment(bins, index, plan.segment, plan),
-        )
-        return ranks, offsets, lists
+    def still(carry):
+        return carry[0][:, 1]
 
-    (_, gradient), _ = _for_each_batch(
-        visit, carry, lambda carry: carry[0][:, 1], find_lists, lists, bins, plan
+    _, gradient = tiled.replay_segments(
+        lambda carry, *found: _for_each_batch(visit, carry, still, *found, plan),
+        carry,
+        lambda carry: _running(still(carry), plan),
+        lists,
+        bins,
+        plan,
     )
     by_splat = jnp.zeros_like(records).at[bins.order].set(gradient, unique_indices=True)
     return by_splat, None
@@ -341,72 +313,36 @@ class _Batch:
     @property
     def offsets(self) -> tuple[Array, Array]:
         """Centres of the pixels [B, P]."""
-        x, y = _pixel_offsets(self.plan)
+        x, y = tiled.pixel_offsets(self.plan)
         return self.center_x[:, None] + x, self.center_y[:, None] + y
 
 
-def _pixel_offsets(plan: Plan) -> tuple[Array, Array]:
-    """Pixel centres relative to the centre of their tile [P]."""
-    index = jnp.arange(plan.tile**2)
-    shift = 0.5 - plan.tile / 2
-    return index % plan.tile + shift, index // plan.tile + shift
+def _running(transmittance: Array, plan: Plan) -> Array:
+    """Tiles [T] with a pixel that has not stopped, from [T + 1, P]."""
+    return jnp.any(transmittance[: plan.num_tiles] > 0, axis=-1)
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Lists:
-    """What `binning.segment` gave for the first ones: ranks [kept, S], offsets [kept, T + 1]."""
-
-    ranks: Array
-    offsets: Array
-
-    def keep(self, index: Array, ranks: Array, offsets: Array) -> "_Lists":
-        """With the lists of one more segment, if there is room for it."""
-        if not self.ranks.shape[0]:
-            return self
-        return _Lists(
-            self.ranks.at[index].set(ranks, mode="drop"),
-            self.offsets.at[index].set(offsets, mode="drop"),
-        )
-
-
-def _for_each_batch(visit, carry, transmittance, find_lists, lists, bins: binning.Bins, plan: Plan):
-    """Calls carry = visit(carry, batch) for all segments and batches of tiles, nearest first.
+def _for_each_batch(visit, carry, transmittance, ranks: Array, offsets: Array, plan: Plan):
+    """Calls carry = visit(carry, batch) for all batches of tiles of a segment.
 
     `transmittance(carry)` gives [T + 1, P], not positive where a pixel has stopped; tiles that have
-    stopped altogether are left out, and so are the segments after the last one needed.
-    `find_lists(index, lists)` gives ranks and offsets of a segment, and the lists to go on with.
-
-    Returns:
-      the last carry and lists.
+    stopped altogether are left out.
     """
+    ranks = jnp.concatenate([ranks, jnp.zeros(plan.chunk, jnp.int32)])
+    lengths = jnp.where(_running(transmittance(carry), plan), offsets[1:] - offsets[:-1], 0)
+    # Tiles with lists of like length together: a batch takes as long as its longest list.
+    order = binning.stable_order(plan.segment - lengths, plan.segment)
+    padding = -plan.num_tiles % plan.batch
+    order = jnp.concatenate([order, jnp.full(padding, plan.num_tiles, order.dtype)])
+    begins = jnp.append(offsets[:-1], 0)
+    lengths = jnp.append(lengths, 0)
 
-    def draw_segment(state):
-        index, carry, lists = state
-        ranks, offsets, lists = find_lists(index, lists)
-        ranks = jnp.concatenate([ranks, jnp.zeros(plan.chunk, jnp.int32)])
-        live = jnp.any(transmittance(carry)[: plan.num_tiles] > 0, axis=-1)
-        lengths = jnp.where(live, offsets[1:] - offsets[:-1], 0)
-        # Tiles with lists of like length together: a batch takes as long as its longest list.
-        order = binning.stable_order(plan.segment - lengths, plan.segment)
-        padding = -plan.num_tiles % plan.batch
-        order = jnp.concatenate([order, jnp.full(padding, plan.num_tiles, order.dtype)])
-        begins = jnp.append(offsets[:-1], 0)
-        lengths = jnp.append(lengths, 0)
+    def visit_batch(b, carry):
+        tiles = lax.dynamic_slice(order, (b * plan.batch,), (plan.batch,))
+        return visit(carry, _Batch(tiles, begins[tiles], lengths[tiles], ranks, plan))
 
-        def visit_batch(b, carry):
-            tiles = lax.dynamic_slice(order, (b * plan.batch,), (plan.batch,))
-            return visit(carry, _Batch(tiles, begins[tiles], lengths[tiles], ranks, plan))
-
-        batches = (jnp.sum(lengths > 0) + plan.batch - 1) // plan.batch
-        return index + 1, lax.fori_loop(0, batches, visit_batch, carry), lists
-
-    def remains(state):
-        index, carry, _ = state
-        alive = jnp.any(transmittance(carry)[: plan.num_tiles] > 0)
-        return (index * plan.segment < bins.drawn) & alive
-
-    return lax.while_loop(remains, draw_segment, (jnp.int32(0), carry, lists))[1:]
+    batches = (jnp.sum(lengths > 0) + plan.batch - 1) // plan.batch
+    return lax.fori_loop(0, batches, visit_batch, carry)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -455,18 +391,3 @@ def _for_each_step(advance, local, transmittance, chunk: _Chunk, plan: Plan):
         return (first < plan.chunk) & jnp.any(needed)
 
     return lax.while_loop(remains, body, (jnp.int32(0), local))[1]
-
-
-def _by_rank(records: Array, bins: binning.Bins) -> Array:
-    """Records in order of depth, and one more that draws nothing [N + 1, 6 + F]."""
-    nothing = jnp.zeros((1, records.shape[-1])).at[:, 5].set(math.log(_TINY))
-    return jnp.concatenate([records[bins.order], nothing])
-
-
-def _untile(tiled: Array, plan: Plan) -> Array:
-    """[T, C, P] -> [I, H, W, C]."""
-    side, channels = plan.tile, tiled.shape[1]
-    image = tiled.reshape(plan.images, plan.rows, plan.columns, channels, side, side)
-    image = image.transpose(0, 1, 4, 2, 5, 3)
-    image = image.reshape(plan.images, plan.rows * side, plan.columns * side, channels)
-    return image[:, : plan.height, : plan.width]

@@ -1,0 +1,266 @@
+"""Tiled compositing as GPU kernels, written in Pallas (Triton).
+
+One program blends one tile: its pixels are one vector, and it walks down the tile's list splat by
+splat. All images of a batch are drawn by one launch, longest lists first. The gradient replays the
+forward pass; every (splat, tile) pair writes its own row, which XLA then adds up: no atomics, so
+the result does not depend on the order in which programs run.
+
+On a machine without a GPU the kernels are interpreted: slow, for tests.
+
+Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries of a segment.
+"""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.experimental import pallas as pl
+
+from lgs_jax.rendering.splat import binning, constants, tiled
+from lgs_jax.rendering.splat.projection import Splats
+
+Array = jax.Array
+
+# Entries that a segment has room for, per splat. A scene with more is drawn in several launches.
+_SEGMENT_ENTRIES = 16
+_SEGMENT_MULTIPLE = 4096
+
+
+def composite(
+    splats: Splats,
+    opacities: Array,
+    features: Array,
+    *,
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+    capacity: int | None = None,
+    tile_size: int | None = None,
+) -> tuple[Array, Array, dict[str, Array]]:
+    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
+
+    Raises:
+      NotImplementedError: if the arrays are not float32, the tile size is no power of two, or the
+        tiles, splats or capacity of all images are more than 32 bits can count.
+    """
+    tiled.check_float32(features)
+    num_images, num_splats, _ = features.shape
+    if num_images == 0 or num_splats == 0:
+        return tiled.nothing_to_draw(features, height, width)
+    tile = tile_size or (8 if height * width <= 256**2 else 16)
+    if tile & (tile - 1):
+        raise NotImplementedError(f"takes tiles with a power of two of pixels, not {tile}x{tile}")
+    # A capacity is meant for each image, so images are then drawn one by one.
+    images = num_images if capacity is None else 1
+    count = images * num_splats
+    if count * _SEGMENT_ENTRIES + _SEGMENT_MULTIPLE >= 2**31:
+        raise NotImplementedError(f"{count:,} splats at once have more entries than int32 counts")
+    wanted = capacity or count * _SEGMENT_ENTRIES
+    segment = -(-wanted // _SEGMENT_MULTIPLE) * _SEGMENT_MULTIPLE
+    plan = tiled.Plan(
+        height, width, tile, images, segment, kept=tiled.segments_to_keep(count, segment)
+    )
+    return tiled.composite(
+        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _blend(records: Array, bins: binning.Bins, plan: tiled.Plan) -> Array:
+    """See `tiled.composite`."""
+    return _blend_and_keep(records, bins, plan)[0]
+
+
+def _blend_and_keep(records: Array, bins: binning.Bins, plan: tiled.Plan):
+    table = tiled.by_rank(records, bins)
+    num_features = records.shape[-1] - tiled.GEOMETRY
+
+    def visit(state, ranks, offsets):
+        kernel = functools.partial(_blend_tile, plan=plan, num_features=num_features)
+        arrays = (_longest_first(offsets, plan), offsets, ranks, table, state)
+        return _launch(kernel, arrays, (state,), plan)[0]
+
+    state = jnp.zeros((plan.num_tiles, num_features + 1, plan.tile**2)).at[:, -1].set(1.0)
+    state, lists = tiled.blend_segments(
+        visit, state, lambda state: jnp.any(state[:, -1] > 0, axis=-1), bins, plan
+    )
+    return state.at[:, -1].set(jnp.abs(state[:, -1])), lists
+
+
+def _blend_forward(records: Array, bins: binning.Bins, plan: tiled.Plan):
+    out, lists = _blend_and_keep(records, bins, plan)
+    return out, (records, bins, lists, out)
+
+
+def _blend_backward(plan: tiled.Plan, residuals, cotangent: Array):
+    """Replays the forward pass with what is still to come, R = v . (image - drawn so far)."""
+    records, bins, lists, out = residuals
+    table = tiled.by_rank(records, bins)
+    num_features = records.shape[-1] - tiled.GEOMETRY
+    toward = cotangent[:, :num_features]
+
+    def visit(carry, ranks, offsets):
+        state, gradient = carry
+        kernel = functools.partial(_replay_tile, plan=plan, num_features=num_features)
+        arrays = (_longest_first(offsets, plan), offsets, ranks, table, toward, state)
+        rows = jnp.zeros((plan.segment, records.shape[-1]))
+        state, rows = _launch(kernel, (*arrays, rows), (state, rows), plan, aliases={6: 1})
+        # What follows the last list is padding.
+        listed = jnp.arange(plan.segment) < offsets[-1]
+        ranks = jnp.where(listed, ranks, gradient.shape[0])
+        return state, gradient.at[ranks].add(rows, mode="drop")
+
+    rest = jnp.sum(out * cotangent, axis=1)
+    state = jnp.stack([rest, jnp.ones_like(rest)], axis=1)
+    _, gradient = tiled.replay_segments(
+        visit,
+        (state, jnp.zeros_like(records)),
+        lambda carry: jnp.any(carry[0][:, 1] > 0, axis=-1),
+        lists,
+        bins,
+        plan,
+    )
+    return jnp.zeros_like(records).at[bins.order].set(gradient, unique_indices=True), None
+
+
+_blend.defvjp(_blend_forward, _blend_backward)
+
+
+def _blend_tile(
+    order, offsets, ranks, table, before, after, *, plan: tiled.Plan, num_features: int
+):
+    """Takes a tile's features and transmittance [F + 1, P] down its list.
+
+    The transmittance is negated once a pixel has stopped.
+    """
+    tile = order[pl.program_id(0)]
+    pixels = _pixels(tile, plan)
+
+    def advance(state):
+        entry, signed, out = state
+        rank = ranks[entry]
+        alpha = jnp.minimum(_unclamped_alpha(table, rank, *pixels)[0], constants.MAX_ALPHA)
+        behind = signed * (1.0 - alpha)
+        drawn = behind > constants.MIN_TRANSMITTANCE
+        weight = jnp.where(drawn, alpha * signed, 0.0)
+        out = tuple(o + weight * table[rank, tiled.GEOMETRY + f] for f, o in enumerate(out))
+        return entry + 1, jnp.where(drawn, behind, -jnp.abs(signed)), out
+
+    start = (offsets[tile], before[tile, num_features, :])
+    out = tuple(before[tile, f, :] for f in range(num_features))
+    end = offsets[tile + 1]
+    _, signed, out = lax.while_loop(
+        lambda state: (state[0] < end) & (jnp.max(state[1]) > 0), advance, (*start, out)
+    )
+    for f in range(num_features):
+        after[tile, f, :] = out[f]
+    after[tile, num_features, :] = signed
+
+
+def _replay_tile(
+    order,
+    offsets,
+    ranks,
+    table,
+    toward,
+    before,
+    zeros,
+    after,
+    rows,
+    *,
+    plan: tiled.Plan,
+    num_features: int,
+):
+    """Takes a tile's R and transmittance [2, P] down its list; writes the gradient of every entry.
+
+    The transmittance is 0 once a pixel has stopped. `rows` starts as zeros, which remain for the
+    entries that no pixel needs.
+    """
+    del zeros
+    tile = order[pl.program_id(0)]
+    pixels = _pixels(tile, plan)
+    wanted = tuple(toward[tile, f, :] for f in range(num_features))
+
+    def advance(state):
+        entry, passing, rest = state
+        rank = ranks[entry]
+        raw, dx, dy = _unclamped_alpha(table, rank, *pixels)
+        alpha = jnp.minimum(raw, constants.MAX_ALPHA)
+        behind = passing * (1.0 - alpha)
+        drawn = behind > constants.MIN_TRANSMITTANCE
+        weight = jnp.where(drawn, alpha * passing, 0.0)
+        value = sum((table[rank, tiled.GEOMETRY + f] * v for f, v in enumerate(wanted)), 0.0 * raw)
+        rest = rest - weight * value
+        v_alpha = passing * value - rest / (1.0 - alpha)
+        v_sigma = jnp.where(drawn & (raw <= constants.MAX_ALPHA), -raw * v_alpha, 0.0)
+        xx, xy, yy = (table[rank, i] for i in range(2, 5))
+        to_x, to_y = jnp.sum(v_sigma * dx), jnp.sum(v_sigma * dy)
+        columns = (
+            xx * to_x + xy * to_y,
+            xy * to_x + yy * to_y,
+            0.5 * jnp.sum(v_sigma * dx * dx),
+            jnp.sum(v_sigma * dx * dy),
+            0.5 * jnp.sum(v_sigma * dy * dy),
+            -jnp.sum(v_sigma),
+            *(jnp.sum(weight * v) for v in wanted),
+        )
+        for i, column in enumerate(columns):
+            rows[entry, i] = column
+        return entry + 1, jnp.where(drawn, behind, 0.0), rest
+
+    end = offsets[tile + 1]
+    start = (offsets[tile], before[tile, 1, :], before[tile, 0, :])
+    _, passing, rest = lax.while_loop(
+        lambda state: (state[0] < end) & (jnp.max(state[1]) > 0), advance, start
+    )
+    after[tile, 0, :] = rest
+    after[tile, 1, :] = passing
+
+
+def _pixels(tile: Array, plan: tiled.Plan) -> tuple[Array, Array]:
+    """Centres of a tile's pixels in its image, x and y [P]."""
+    side = plan.tile
+    column = lax.rem(tile, plan.columns)
+    row = lax.rem(lax.div(tile, plan.columns), plan.rows)
+    index = lax.iota(jnp.int32, side * side)
+    x = (column * side + (index & (side - 1))).astype(jnp.float32) + 0.5
+    y = (row * side + (index >> (side.bit_length() - 1))).astype(jnp.float32) + 0.5
+    return x, y
+
+
+def _unclamped_alpha(table, rank: Array, pixel_x: Array, pixel_y: Array):
+    """Opacity of a splat at pixels [P], 0 where skipped, and its offsets dx, dy from them [P]."""
+    x, y, xx, xy, yy, log_opacity = (table[rank, i] for i in range(tiled.GEOMETRY))
+    dx, dy = x - pixel_x, y - pixel_y
+    sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+    log_alpha = log_opacity - sigma
+    seen = (sigma >= 0) & (log_alpha >= math.log(constants.MIN_ALPHA))
+    return jnp.where(seen, jnp.exp(log_alpha), 0.0), dx, dy
+
+
+def _longest_first(offsets: Array, plan: tiled.Plan) -> Array:
+    """Tiles [T], those with the longest lists first: the last to end should not start last."""
+    return binning.stable_order(plan.segment - (offsets[1:] - offsets[:-1]), plan.segment)
+
+
+def _launch(kernel, arrays, outputs, plan: tiled.Plan, aliases=None):
+    """Runs a kernel once for every tile; `outputs` have the shapes of its results."""
+    # Costs a tenth of a second, so not at the import of lgs_jax.
+    from jax.experimental.pallas import triton
+
+    # One warp of 32 threads for 32 to 64 pixels.
+    warps = min(4, max(1, plan.tile**2 // 64))
+    call = functools.partial(
+        pl.pallas_call,
+        kernel,
+        grid=(plan.num_tiles,),
+        in_specs=[pl.BlockSpec(memory_space=pl.ANY)] * len(arrays),
+        out_specs=[pl.BlockSpec(memory_space=pl.ANY)] * len(outputs),
+        out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in outputs],
+        input_output_aliases=aliases or {},
+    )
+    compiled = call(compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1))
+    return lax.platform_dependent(*arrays, cuda=compiled, default=call(interpret=True))

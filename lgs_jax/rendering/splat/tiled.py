@@ -1,0 +1,181 @@
+"""What every tile-based implementation shares: records of splats, and the walk over their lists.
+
+The lists of all tiles come in segments of fixed size (`binning`); an implementation says how one
+segment is blended, and how its part of the gradient is summed.
+
+Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries of a segment.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lgs_jax.rendering.splat import binning
+from lgs_jax.rendering.splat.projection import Splats
+
+Array = jax.Array
+
+# Columns of a record before its features: centre x y, conic xx xy yy, logarithm of the opacity.
+GEOMETRY = 6
+# Stands for an opacity of 0, far below what is drawn.
+_TINY = 1e-12
+# Entries of the tiles' lists kept for the gradient, per splat.
+_KEPT_ENTRIES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan(binning.Grid):
+    """How the work is cut; affects time only, never the image (but for rounding).
+
+    Attributes:
+      segment: S.
+      kept: segments whose lists the forward pass keeps for the gradient.
+    """
+
+    segment: int
+    kept: int
+
+
+def segments_to_keep(num_splats: int, segment: int) -> int:
+    """How many segments' lists are worth keeping for the gradient of so many splats."""
+    return -(-_KEPT_ENTRIES * num_splats // segment)
+
+
+def composite(
+    blend: Callable[[Array, binning.Bins, Any], Array],
+    plan: Plan,
+    splats: Splats,
+    opacities: Array,
+    features: Array,
+    *,
+    near: float,
+    far: float,
+    capacity: int | None,
+) -> tuple[Array, Array, dict[str, Array]]:
+    """`reference.composite` by `blend`, `plan.images` images at a time.
+
+    Args:
+      blend: (records [images * N, 6 + F], bins, plan) -> [T, F + 1, P]: features, then the final
+        transmittance.
+      plan: how the work is cut; `plan.images` must divide I.
+      splats: [I, N].
+      opacities: [I, N].
+      features: [I, N, F].
+      near, far: of the cameras.
+      capacity: bound on the entries of `plan.images` images.
+    """
+    log_opacities = jnp.log(jnp.maximum(opacities, _TINY))
+    columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, log_opacities)
+    records = jnp.concatenate([jnp.stack(columns, axis=-1), features], axis=-1)
+
+    def draw(args):
+        splats, opacities, records = args
+        bins = binning.bin_splats(splats, opacities, plan, near=near, far=far, capacity=capacity)
+        blended = blend(records.reshape(-1, records.shape[-1]), bins, plan)
+        total = jnp.sum(bins.required)
+        overflow = 0 * bins.required if capacity is None else (total - bins.drawn)[None]
+        return _untile(blended, plan), {"required": bins.required, "overflow": overflow}
+
+    def group(array):
+        return array.reshape(-1, plan.images, *array.shape[1:])
+
+    inputs = (*lax.stop_gradient((splats, opacities)), records)
+    blended, aux = lax.map(draw, jax.tree.map(group, inputs))
+    blended, aux = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), (blended, aux))
+    return blended[..., :-1], blended[..., -1], aux
+
+
+def check_float32(features: Array) -> None:
+    """Raises NotImplementedError for other types: the exact order of depth relies on float32."""
+    if features.dtype != jnp.float32:
+        raise NotImplementedError(f"takes float32, not {features.dtype}")
+
+
+def nothing_to_draw(features: Array, height: int, width: int):
+    """What `composite` returns without images or without splats."""
+    num_images, _, num_features = features.shape
+    none = jnp.zeros(num_images, jnp.int32)
+    empty = jnp.zeros((num_images, height, width, num_features))
+    return empty, jnp.ones(empty.shape[:-1]), {"required": none, "overflow": none}
+
+
+def by_rank(records: Array, bins: binning.Bins) -> Array:
+    """Records in order of depth, and one more that draws nothing [N + 1, 6 + F]."""
+    nothing = jnp.zeros((1, records.shape[-1])).at[:, 5].set(math.log(_TINY))
+    return jnp.concatenate([records[bins.order], nothing])
+
+
+def pixel_offsets(plan: Plan) -> tuple[Array, Array]:
+    """Pixel centres relative to the centre of their tile [P]."""
+    index = jnp.arange(plan.tile**2)
+    shift = 0.5 - plan.tile / 2
+    return index % plan.tile + shift, index // plan.tile + shift
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """What `binning.segment` gave for the first ones: ranks [kept, S], offsets [kept, T + 1]."""
+
+    ranks: Array
+    offsets: Array
+
+
+def blend_segments(visit, carry, running, bins: binning.Bins, plan: Plan) -> tuple[Any, Lists]:
+    """Calls carry = visit(carry, ranks [S], offsets [T + 1]) for all segments, nearest first.
+
+    Ends before the segments that no tile needs: `running(carry)` is bool [T].
+
+    Returns:
+      the last carry, and the first lists for `replay_segments`.
+    """
+
+    def step(state):
+        index, carry, lists = state
+        ranks, offsets = binning.segment(bins, index, plan.segment, plan)
+        if plan.kept:
+            lists = Lists(
+                lists.ranks.at[index].set(ranks, mode="drop"),
+                lists.offsets.at[index].set(offsets, mode="drop"),
+            )
+        return index + 1, visit(carry, ranks, offsets), lists
+
+    lists = Lists(
+        jnp.zeros((plan.kept, plan.segment), jnp.int32),
+        jnp.zeros((plan.kept, plan.num_tiles + 1), jnp.int32),
+    )
+    remains = _remains(running, bins, plan)
+    return lax.while_loop(remains, step, (jnp.int32(0), carry, lists))[1:]
+
+
+def replay_segments(visit, carry, running, lists: Lists, bins: binning.Bins, plan: Plan) -> Any:
+    """`blend_segments` once more, with the lists that were kept."""
+
+    def step(state):
+        index, carry = state
+        ranks, offsets = lax.cond(
+            index < plan.kept,
+            lambda: (lists.ranks[index], lists.offsets[index]),
+            lambda: binning.segment(bins, index, plan.segment, plan),
+        )
+        return index + 1, visit(carry, ranks, offsets)
+
+    return lax.while_loop(_remains(running, bins, plan), step, (jnp.int32(0), carry))[1]
+
+
+def _remains(running, bins: binning.Bins, plan: Plan):
+    return lambda state: (state[0] * plan.segment < bins.drawn) & jnp.any(running(state[1]))
+
+
+def _untile(tiled: Array, plan: Plan) -> Array:
+    """[T, C, P] -> [I, H, W, C]."""
+    side, channels = plan.tile, tiled.shape[1]
+    image = tiled.reshape(plan.images, plan.rows, plan.columns, channels, side, side)
+    image = image.transpose(0, 1, 4, 2, 5, 3)
+    image = image.reshape(plan.images, plan.rows * side, plan.columns * side, channels)
+    return image[:, : plan.height, : plan.width]
