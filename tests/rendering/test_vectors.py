@@ -18,6 +18,8 @@ CASES = [
     ("pix4608_64x64", "xla"),
     ("aa_depth_1k_64x64", "xla"),
     ("aa_depth_1k_64x64", "reference"),
+    ("rand2k_72x56", "pallas_gpu"),
+    ("rand2k_72x56", "pallas_tpu"),
 ]
 
 

@@ -7,13 +7,14 @@ NotImplementedError for what it cannot do; that is the only signal for "try the 
 from collections.abc import Callable
 from typing import Any
 
-from lgs_jax.rendering.splat import pallas_gpu, reference, xla
+from lgs_jax.rendering.splat import pallas_gpu, pallas_tpu, reference, xla
 
-# Best first. The kernels have not run on a GPU yet, so they are only taken by name.
+# Best first. The kernels have not run on a GPU or TPU yet, so they are only taken by name.
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "xla": xla.composite,
     "reference": reference.composite,
     "pallas_gpu": pallas_gpu.composite,
+    "pallas_tpu": pallas_tpu.composite,
 }
 
 

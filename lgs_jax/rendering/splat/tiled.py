@@ -117,6 +117,47 @@ def pixel_offsets(plan: Plan) -> tuple[Array, Array]:
     return index % plan.tile + shift, index // plan.tile + shift
 
 
+def tile_centers(tiles: Array, plan: Plan) -> tuple[Array, Array]:
+    """Centres of tiles [...] in their image, x and y."""
+    column, row = tiles % plan.columns, tiles // plan.columns % plan.rows
+    return tuple(((i + 0.5) * plan.tile).astype(jnp.float32) for i in (column, row))
+
+
+def monomials(plan: Plan) -> Array:
+    """1, x, y, x^2, xy, y^2 of the pixels' offsets from the centre of their tile [P, 6].
+
+    Offsets from there are small, which keeps the cancellation in `geometry_gradients` harmless.
+    """
+    x, y = pixel_offsets(plan)
+    return jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+
+
+def geometry_gradients(records: Array, sums: Array, center_x: Array, center_y: Array) -> Array:
+    """Gradients [..., 6] of the geometry of records [..., 6 + F] in one tile each.
+
+    Args:
+      records: the splats.
+      sums: over the pixels, of d loss / d sigma times their `monomials` [..., 6].
+      center_x, center_y: of the tile.
+    """
+    s0, sx, sy, sxx, sxy, syy = (sums[..., i] for i in range(6))
+    mx, my = records[..., 0] - center_x, records[..., 1] - center_y
+    xx, xy, yy = (records[..., i] for i in range(2, 5))
+    to_x, to_y = mx * s0 - sx, my * s0 - sy
+    to_xx = mx * mx * s0 - 2 * mx * sx + sxx
+    to_xy = mx * my * s0 - mx * sy - my * sx + sxy
+    to_yy = my * my * s0 - 2 * my * sy + syy
+    columns = (
+        xx * to_x + xy * to_y,
+        xy * to_x + yy * to_y,
+        0.5 * to_xx,
+        to_xy,
+        0.5 * to_yy,
+        -s0,
+    )
+    return jnp.stack(columns, axis=-1)
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Lists:

@@ -165,8 +165,7 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
     num_features = records.shape[-1] - 6
     table = tiled.by_rank(records, bins)
     padded = jnp.concatenate([cotangent, jnp.zeros((1, *cotangent.shape[1:]))])
-    x, y = tiled.pixel_offsets(plan)
-    moments = jnp.stack([jnp.ones_like(x), x, y, x * x, x * y, y * y], axis=-1)
+    moments = tiled.monomials(plan)
 
     def gradient_step(splats, batch, toward, rest, passing):
         """d loss / d sigma and weights [B, K, P] of K splats, and `rest`, `passing` after them.
@@ -253,28 +252,13 @@ _blend.defvjp(_blend_forward, _blend_backward)
 def _splat_gradients(splats, batch, v_sigma, weights, toward, moments):
     """Gradients [B, C, 6 + F] of the records from d loss / d sigma and the weights [B, C, P].
 
-    Sums over pixels are one product with the monomials of the pixel's offset from the centre of the
-    tile, then moved to the centre of the splat: small offsets keep the cancellation harmless.
+    Sums over pixels are one product with `tiled.monomials`.
     """
     s = jnp.einsum("bcp,pq->bcq", v_sigma, moments, precision=lax.Precision.HIGHEST)
     v_features = jnp.einsum("bcp,bfp->bcf", weights, toward, precision=lax.Precision.HIGHEST)
-    s0, sx, sy, sxx, sxy, syy = (s[..., q] for q in range(6))
-    mx = splats[..., 0] - batch.center_x[:, None]
-    my = splats[..., 1] - batch.center_y[:, None]
-    to_x, to_y = mx * s0 - sx, my * s0 - sy
-    to_xx = mx * mx * s0 - 2 * mx * sx + sxx
-    to_xy = mx * my * s0 - mx * sy - my * sx + sxy
-    to_yy = my * my * s0 - 2 * my * sy + syy
-    xx, xy, yy = (splats[..., i] for i in range(2, 5))
-    columns = (
-        xx * to_x + xy * to_y,
-        xy * to_x + yy * to_y,
-        0.5 * to_xx,
-        to_xy,
-        0.5 * to_yy,
-        -s0,
-    )
-    return jnp.concatenate([jnp.stack(columns, axis=-1), v_features], axis=-1)
+    center_x, center_y = batch.centers
+    geometry = tiled.geometry_gradients(splats, s, center_x[:, None], center_y[:, None])
+    return jnp.concatenate([geometry, v_features], axis=-1)
 
 
 def _unclamped_alpha(splats: Array, pixel_x: Array, pixel_y: Array) -> Array:
@@ -302,19 +286,16 @@ class _Batch:
     plan: Plan
 
     @property
-    def center_x(self) -> Array:
-        return ((self.tiles % self.plan.columns + 0.5) * self.plan.tile).astype(jnp.float32)
-
-    @property
-    def center_y(self) -> Array:
-        row = self.tiles // self.plan.columns % self.plan.rows
-        return ((row + 0.5) * self.plan.tile).astype(jnp.float32)
+    def centers(self) -> tuple[Array, Array]:
+        """Centres of the tiles, x and y [B]."""
+        return tiled.tile_centers(self.tiles, self.plan)
 
     @property
     def offsets(self) -> tuple[Array, Array]:
         """Centres of the pixels [B, P]."""
         x, y = tiled.pixel_offsets(self.plan)
-        return self.center_x[:, None] + x, self.center_y[:, None] + y
+        center_x, center_y = self.centers
+        return center_x[:, None] + x, center_y[:, None] + y
 
 
 def _running(transmittance: Array, plan: Plan) -> Array:
