@@ -30,7 +30,7 @@ Array = jax.Array
 
 TILE = 16
 BLOCK = 64
-# Rows and columns of a float32 array in memory come in multiples of this.
+# Rows of a float32 array are stored in groups of so many.
 _SUBLANES = 8
 # Entries that a segment has room for, per splat. A scene with more is drawn in several launches.
 _SEGMENT_ENTRIES = 8
