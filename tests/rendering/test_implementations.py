@@ -213,9 +213,9 @@ def test_many_segments(implementation, monkeypatch):
     num, side = 1000, 32
     segment, kept = 16384 if implementation == "xla" else 1024, 1
     monkeypatch.setattr(tiled, "_KEPT_ENTRIES", 1)
+    monkeypatch.setattr(tiled, "_SEGMENT_MULTIPLE", 512)
     for kernels in (pallas_gpu, pallas_tpu):
-        monkeypatch.setattr(kernels, "_SEGMENT_ENTRIES", 1)
-        monkeypatch.setattr(kernels, "_SEGMENT_MULTIPLE", 512)
+        monkeypatch.setattr(kernels, "_ENTRIES", 1)
     scene = make_scene(24, num=num, scale=3.0, opacity=(0.008, 0.012))
     cameras = make_cameras(side, side)
 

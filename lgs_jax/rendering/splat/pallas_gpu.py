@@ -23,9 +23,8 @@ from lgs_jax.rendering.splat.projection import Splats
 
 Array = jax.Array
 
-# Entries that a segment has room for, per splat. A scene with more is drawn in several launches.
-_SEGMENT_ENTRIES = 16
-_SEGMENT_MULTIPLE = 4096
+# Entries that one launch has room for, per splat.
+_ENTRIES = 16
 
 
 def composite(
@@ -43,8 +42,8 @@ def composite(
     """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
 
     Raises:
-      NotImplementedError: if the arrays are not float32, the tile size is no power of two, or the
-        tiles, splats or capacity of all images are more than 32 bits can count.
+      NotImplementedError: if the arrays are not float32, the tile size is no power of two, or there
+        are more entries than 32 bits can count.
     """
     tiled.check_float32(features)
     num_images, num_splats, _ = features.shape
@@ -53,15 +52,14 @@ def composite(
     tile = tile_size or (8 if height * width <= 256**2 else 16)
     if tile & (tile - 1):
         raise NotImplementedError(f"takes tiles with a power of two of pixels, not {tile}x{tile}")
-    # A capacity is meant for each image, so images are then drawn one by one.
-    images = num_images if capacity is None else 1
-    count = images * num_splats
-    if count * _SEGMENT_ENTRIES + _SEGMENT_MULTIPLE >= 2**31:
-        raise NotImplementedError(f"{count:,} splats at once have more entries than int32 counts")
-    wanted = capacity or count * _SEGMENT_ENTRIES
-    segment = -(-wanted // _SEGMENT_MULTIPLE) * _SEGMENT_MULTIPLE
-    plan = tiled.Plan(
-        height, width, tile, images, segment, kept=tiled.segments_to_keep(count, segment)
+    plan = tiled.plan_of_one_launch(
+        height,
+        width,
+        tile=tile,
+        num_images=num_images,
+        num_splats=num_splats,
+        entries=_ENTRIES,
+        capacity=capacity,
     )
     return tiled.composite(
         _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity

@@ -32,9 +32,8 @@ TILE = 16
 BLOCK = 64
 # Rows of a float32 array are stored in groups of so many.
 _SUBLANES = 8
-# Entries that a segment has room for, per splat. A scene with more is drawn in several launches.
-_SEGMENT_ENTRIES = 8
-_SEGMENT_MULTIPLE = 4096
+# Entries that one launch has room for, per splat.
+_ENTRIES = 8
 _EXACT = {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
 
 
@@ -63,15 +62,14 @@ def composite(
     tile = tile_size or TILE
     if tile not in (16, 32):
         raise NotImplementedError(f"takes tiles of 16x16 or 32x32 pixels, not {tile}x{tile}")
-    # A capacity is meant for each image, so images are then drawn one by one.
-    images = num_images if capacity is None else 1
-    count = images * num_splats
-    if count * _SEGMENT_ENTRIES + _SEGMENT_MULTIPLE >= 2**31:
-        raise NotImplementedError(f"{count:,} splats at once have more entries than int32 counts")
-    wanted = capacity or count * _SEGMENT_ENTRIES
-    segment = -(-wanted // _SEGMENT_MULTIPLE) * _SEGMENT_MULTIPLE
-    plan = tiled.Plan(
-        height, width, tile, images, segment, kept=tiled.segments_to_keep(count, segment)
+    plan = tiled.plan_of_one_launch(
+        height,
+        width,
+        tile=tile,
+        num_images=num_images,
+        num_splats=num_splats,
+        entries=_ENTRIES,
+        capacity=capacity,
     )
     return tiled.composite(
         _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity

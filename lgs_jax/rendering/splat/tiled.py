@@ -26,6 +26,8 @@ GEOMETRY = 6
 _TINY = 1e-12
 # Entries of the tiles' lists kept for the gradient, per splat.
 _KEPT_ENTRIES = 16
+# A change of a few splats should not mean another shape, and so another compilation.
+_SEGMENT_MULTIPLE = 4096
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +46,36 @@ class Plan(binning.Grid):
 def segments_to_keep(num_splats: int, segment: int) -> int:
     """How many segments' lists are worth keeping for the gradient of so many splats."""
     return -(-_KEPT_ENTRIES * num_splats // segment)
+
+
+def plan_of_one_launch(
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    num_images: int,
+    num_splats: int,
+    entries: int,
+    capacity: int | None,
+) -> Plan:
+    """The plan of a kernel that draws all images at once, with room for `entries` a splat.
+
+    A scene with more entries takes several launches. A capacity is meant for each image: images are
+    then drawn one by one, in one launch each.
+
+    Raises:
+      NotImplementedError: if there are more entries than 32 bits can count.
+    """
+    images = num_images if capacity is None else 1
+    grid = binning.Grid(height, width, tile, images)
+    most = images * num_splats * min(entries, grid.num_tiles)
+    if capacity is not None:
+        most = min(capacity, num_splats * grid.num_tiles)
+    segment = -(-most // _SEGMENT_MULTIPLE) * _SEGMENT_MULTIPLE
+    if segment >= 2**31:
+        raise NotImplementedError(f"{segment:,} entries at once are more than int32 counts")
+    kept = segments_to_keep(images * num_splats, segment)
+    return Plan(height, width, tile, images, segment, kept)
 
 
 def composite(
