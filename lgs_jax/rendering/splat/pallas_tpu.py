@@ -12,10 +12,8 @@ Letters: I images, N splats, F features (G: padded to a multiple of 8), T tiles,
 S entries of a segment, K splats of a block, L rows of the stream.
 """
 
-import dataclasses
 import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,14 +22,12 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from lgs_jax.rendering.splat import binning, constants, tiled
+from lgs_jax.rendering.splat import tpu_streaming as streaming
 from lgs_jax.rendering.splat.projection import Splats
 
 Array = jax.Array
 
 TILE = 16
-BLOCK = 64
-# Rows of a float32 array are stored in groups of so many.
-_SUBLANES = 8
 # Entries that one launch has room for, per splat.
 _ENTRIES = 8
 _EXACT = {"precision": lax.Precision.HIGHEST, "preferred_element_type": jnp.float32}
@@ -83,12 +79,12 @@ def _blend(records: Array, bins: binning.Bins, plan: tiled.Plan) -> Array:
 
 
 def _blend_and_keep(records: Array, bins: binning.Bins, plan: tiled.Plan):
-    table = _padded(tiled.by_rank(records, bins))
+    table = streaming.wide_records(tiled.by_rank(records, bins))
     num_features = records.shape[-1] - tiled.GEOMETRY
 
     def visit(carry, ranks, offsets):
-        stream = _Stream.make(ranks, offsets, len(records), plan)
-        return _launch(
+        stream = streaming.Stream.make(ranks, offsets, len(records), plan)
+        return streaming.launch(
             _blend_tile,
             stream,
             table[stream.ranks],
@@ -99,8 +95,8 @@ def _blend_and_keep(records: Array, bins: binning.Bins, plan: tiled.Plan):
 
     pixels = plan.tile**2
     state = (
-        jnp.zeros((plan.num_tiles, table.shape[-1] - _SUBLANES, pixels)),
-        jnp.ones((plan.num_tiles, _SUBLANES, pixels)),
+        jnp.zeros((plan.num_tiles, table.shape[-1] - streaming.SUBLANES, pixels)),
+        jnp.ones((plan.num_tiles, streaming.SUBLANES, pixels)),
     )
     (out, signed), lists = tiled.blend_segments(
         visit, state, lambda state: jnp.any(state[1][:, 0] > 0, axis=-1), bins, plan
@@ -117,14 +113,14 @@ def _blend_backward(plan: tiled.Plan, residuals, cotangent: Array):
     """Replays the forward pass with what is still to come, R = v . (image - drawn so far)."""
     records, bins, lists, out = residuals
     table = tiled.by_rank(records, bins)
-    wide = _padded(table)
+    wide = streaming.wide_records(table)
     num_splats, num_features = len(records), records.shape[-1] - tiled.GEOMETRY
-    toward = _pad(cotangent[:, :num_features], wide.shape[-1] - _SUBLANES, axis=1)
+    toward = streaming.pad(cotangent[:, :num_features], wide.shape[-1] - streaming.SUBLANES, axis=1)
 
     def visit(carry, ranks, offsets):
         state, gradient = carry
-        stream = _Stream.make(ranks, offsets, num_splats, plan)
-        state, sums = _launch(
+        stream = streaming.Stream.make(ranks, offsets, num_splats, plan)
+        state, sums = streaming.launch(
             _replay_tile,
             stream,
             wide[stream.ranks],
@@ -136,11 +132,15 @@ def _blend_backward(plan: tiled.Plan, residuals, cotangent: Array):
         geometry = tiled.geometry_gradients(
             table[stream.ranks], sums, *tiled.tile_centers(stream.tiles, plan)
         )
-        rows = jnp.concatenate([geometry, sums[:, _SUBLANES : _SUBLANES + num_features]], axis=-1)
+        rows = jnp.concatenate(
+            [geometry, sums[:, streaming.SUBLANES : streaming.SUBLANES + num_features]], axis=-1
+        )
         return state, gradient.at[stream.ranks].add(rows, mode="drop")
 
     rest = jnp.sum(out * cotangent, axis=1)
-    state = _pad(jnp.stack([rest, jnp.ones_like(rest)], axis=1), _SUBLANES, axis=1)
+    state = streaming.pad(
+        jnp.stack([rest, jnp.ones_like(rest)], axis=1), streaming.SUBLANES, axis=1
+    )
     _, gradient = tiled.replay_segments(
         visit,
         (state, jnp.zeros_like(records)),
@@ -155,48 +155,13 @@ def _blend_backward(plan: tiled.Plan, residuals, cotangent: Array):
 _blend.defvjp(_blend_forward, _blend_backward)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Stream:
-    """The lists of a segment one after another, each beginning at a multiple of 8 rows.
-
-    Attributes:
-      starts, counts: of the tiles' lists [T].
-      ranks: of the splat in every row; N where there is none [L].
-      tiles: of every row [L].
-    """
-
-    starts: Array
-    counts: Array
-    ranks: Array
-    tiles: Array
-
-    @classmethod
-    def make(cls, ranks: Array, offsets: Array, nothing: int, plan: tiled.Plan) -> "_Stream":
-        counts = offsets[1:] - offsets[:-1]
-        room = -(-counts // _SUBLANES) * _SUBLANES
-        starts = jnp.cumsum(room) - room
-        entry = jnp.arange(plan.segment, dtype=jnp.int32)
-        tile = jnp.searchsorted(offsets, entry, side="right").astype(jnp.int32) - 1
-        tile = jnp.minimum(tile, plan.num_tiles - 1)
-        # A block may read past the end of its list, also of the last.
-        size = plan.segment + _SUBLANES * plan.num_tiles + BLOCK
-        row = jnp.where(entry < offsets[-1], starts[tile] + entry - offsets[tile], size)
-        empty = jnp.zeros(size, jnp.int32)
-        return cls(
-            starts.astype(jnp.int32),
-            counts,
-            jnp.full_like(empty, nothing).at[row].set(ranks, mode="drop"),
-            empty.at[row].set(tile, mode="drop"),
-        )
-
-
 def _blend_tile(starts, counts, stream, *refs, plan: tiled.Plan):
     """Takes a tile's features [G, P] and transmittance [8, P] down its list.
 
     The first row of the transmittance counts; it is negated once a pixel has stopped.
     """
     before, signed_before, after, signed_after, buffers, arrived = refs
-    blocks = _Blocks.of_tile(pl.program_id(0), starts, counts, stream, buffers, arrived)
+    blocks = streaming.Blocks.of_tile(pl.program_id(0), starts, counts, stream, buffers, arrived)
     triangle, offsets = _triangle(), _pixel_offsets(plan)
 
     def body(state):
@@ -208,7 +173,7 @@ def _blend_tile(starts, counts, stream, *refs, plan: tiled.Plan):
         drawn = behind > constants.MIN_TRANSMITTANCE
         weight = jnp.where(drawn, behind * (alpha / (1.0 - alpha)), 0.0)
         out = out + lax.dot_general(
-            records[:, _SUBLANES:], weight, (((0,), (0,)), ((), ())), **_EXACT
+            records[:, streaming.SUBLANES :], weight, (((0,), (0,)), ((), ())), **_EXACT
         )
         # The last one that was drawn; 2 where none was.
         last = jnp.min(jnp.where(drawn, behind, 2.0), axis=0, keepdims=True)
@@ -230,7 +195,7 @@ def _replay_tile(starts, counts, stream, *refs, plan: tiled.Plan):
     a block writes past the end of its list are 0 and belong to tiles that come later, or to none.
     """
     monomials, toward, before, _, after, sums, buffers, arrived, row_buffer, written = refs
-    blocks = _Blocks.of_tile(pl.program_id(0), starts, counts, stream, buffers, arrived)
+    blocks = streaming.Blocks.of_tile(pl.program_id(0), starts, counts, stream, buffers, arrived)
     triangle, offsets, wanted = _triangle(), _pixel_offsets(plan), toward[0]
 
     def body(state):
@@ -240,7 +205,7 @@ def _replay_tile(starts, counts, stream, *refs, plan: tiled.Plan):
         behind = _running_product(triangle, 1.0 - alpha) * passing
         drawn = behind > constants.MIN_TRANSMITTANCE
         here = behind / (1.0 - alpha)
-        value = jnp.dot(records[:, _SUBLANES:], wanted, **_EXACT)
+        value = jnp.dot(records[:, streaming.SUBLANES :], wanted, **_EXACT)
         weight = jnp.where(drawn, here * alpha, 0.0)
         rests = rest - jnp.dot(triangle, weight * value, **_EXACT)
         v_alpha = here * value - rests / (1.0 - alpha)
@@ -260,89 +225,16 @@ def _replay_tile(starts, counts, stream, *refs, plan: tiled.Plan):
 
     start = (jnp.int32(0), before[0, 1:2, :], before[0, 0:1, :])
     _, passing, rest = blocks.run(body, start)
-    after[0] = jnp.concatenate([rest, passing, jnp.zeros((_SUBLANES - 2, plan.tile**2))], axis=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Blocks:
-    """The list of a tile, fetched block by block while the last one is blended.
-
-    Attributes:
-      tile: its index.
-      start: its first row in the stream.
-      count: rows of the list.
-      stream: records [L, 8 + G] in HBM.
-      buffers: two of [K, 8 + G].
-      arrived: their semaphores.
-    """
-
-    tile: Array
-    start: Array
-    count: Array
-    stream: Any
-    buffers: Any
-    arrived: Any
-
-    @classmethod
-    def of_tile(cls, tile, starts, counts, stream, buffers, arrived) -> "_Blocks":
-        start = pl.multiple_of(starts[tile], _SUBLANES)
-        return cls(tile, start, counts[tile], stream, buffers, arrived)
-
-    @property
-    def number(self) -> Array:
-        return lax.div(self.count + (BLOCK - 1), BLOCK)
-
-    def take(self, index: Array) -> tuple[Array, Array]:
-        """Records [K, 8 + G] of a block and which of them are listed [K, 1]; asks for the next."""
-
-        @pl.when(index + 1 < self.number)
-        def _():
-            self._fetch(index + 1).start()
-
-        self._fetch(index).wait()
-        place = index * BLOCK + lax.broadcasted_iota(jnp.int32, (BLOCK, 1), 0)
-        return self.buffers[index & 1], place < self.count
-
-    def store(self, index: Array, rows, sums, written) -> None:
-        """Copies the rows of a block to their place in HBM."""
-        from jax.experimental.pallas import tpu
-
-        copy = tpu.make_async_copy(rows, sums.at[self._rows(index)], written.at[0])
-        copy.start()
-        copy.wait()
-
-    def run(self, body, start):
-        """state = body(state) while blocks are left and a transmittance, its second part, > 0."""
-
-        @pl.when(self.number > 0)
-        def _():
-            self._fetch(jnp.int32(0)).start()
-
-        end = lax.while_loop(
-            lambda state: (state[0] < self.number) & (jnp.max(state[1]) > 0), body, start
-        )
-
-        # A block that was asked for and is not needed.
-        @pl.when(end[0] < self.number)
-        def _():
-            self._fetch(end[0]).wait()
-
-        return end
-
-    def _rows(self, index: Array):
-        return pl.ds(self.start + index * BLOCK, BLOCK)
-
-    def _fetch(self, index: Array):
-        from jax.experimental.pallas import tpu
-
-        slot = index & 1
-        source = self.stream.at[self._rows(index)]
-        return tpu.make_async_copy(source, self.buffers.at[slot], self.arrived.at[slot])
+    after[0] = jnp.concatenate(
+        [rest, passing, jnp.zeros((streaming.SUBLANES - 2, plan.tile**2))], axis=0
+    )
 
 
 def _triangle() -> Array:
     """Ones on and below the diagonal [K, K]: sums of what comes first."""
-    rows, columns = (lax.broadcasted_iota(jnp.int32, (BLOCK, BLOCK), i) for i in (0, 1))
+    rows, columns = (
+        lax.broadcasted_iota(jnp.int32, (streaming.BLOCK, streaming.BLOCK), i) for i in (0, 1)
+    )
     return (rows >= columns).astype(jnp.float32)
 
 
@@ -372,73 +264,3 @@ def _alpha(records: Array, offsets, listed: Array, tile: Array, plan: tiled.Plan
     seen = (sigma >= 0) & (log_alpha >= math.log(constants.MIN_ALPHA)) & listed
     raw = jnp.where(seen, jnp.exp(log_alpha), 0.0)
     return jnp.minimum(raw, constants.MAX_ALPHA), raw
-
-
-def _padded(table: Array) -> Array:
-    """Records [N + 1, 6 + F] as [N + 1, 8 + G]."""
-    geometry, features = table[:, : tiled.GEOMETRY], table[:, tiled.GEOMETRY :]
-    wide = -(-features.shape[1] // _SUBLANES) * _SUBLANES
-    return jnp.concatenate([_pad(geometry, _SUBLANES, 1), _pad(features, wide, 1)], axis=1)
-
-
-def _pad(array: Array, size: int, axis: int) -> Array:
-    widths = [(0, 0)] * array.ndim
-    widths[axis] = (0, size - array.shape[axis])
-    return jnp.pad(array, widths)
-
-
-def _launch(kernel, stream: _Stream, records, *, tile_inputs, tile_outputs, plan, stream_outputs=0):
-    """Runs a kernel for every tile.
-
-    Args:
-      kernel: (starts, counts, records, [monomials,] a block of each tile input, [zeros,] a block of
-        each tile output, [sums,] scratch).
-      stream: the lists.
-      records: of the stream [L, 8 + G].
-      tile_inputs, tile_outputs: arrays [T, ...] of which a program sees its tile's part.
-      plan: how the work is cut.
-      stream_outputs: 1 for a kernel that writes a row of sums for every row of the stream.
-    """
-    from jax.experimental.pallas import tpu
-
-    def by_tile(array):
-        return pl.BlockSpec((1, *array.shape[1:]), lambda t, *_: (t, 0, 0))
-
-    def whole(array):
-        return pl.BlockSpec(array.shape, lambda *_: (0,) * array.ndim)
-
-    anywhere = pl.BlockSpec(memory_space=pl.ANY)
-    inputs, in_specs = [records], [anywhere]
-    outputs, out_specs = list(tile_outputs), [by_tile(a) for a in tile_outputs]
-    scratch = [
-        tpu.VMEM((2, BLOCK, records.shape[1]), jnp.float32),
-        tpu.SemaphoreType.DMA((2,)),
-    ]
-    aliases = {}
-    if stream_outputs:
-        monomials = _pad(tiled.monomials(plan), _SUBLANES, 1)
-        inputs, in_specs = [*inputs, monomials], [*in_specs, whole(monomials)]
-    inputs, in_specs = [*inputs, *tile_inputs], [*in_specs, *map(by_tile, tile_inputs)]
-    if stream_outputs:
-        zeros = jnp.zeros_like(records)
-        aliases = {2 + len(inputs): len(outputs)}  # the scalars count as inputs
-        inputs, in_specs = [*inputs, zeros], [*in_specs, anywhere]
-        outputs, out_specs = [*outputs, zeros], [*out_specs, anywhere]
-        scratch += [tpu.VMEM((BLOCK, records.shape[1]), jnp.float32), tpu.SemaphoreType.DMA((1,))]
-    call = functools.partial(
-        pl.pallas_call,
-        functools.partial(kernel, plan=plan),
-        grid_spec=tpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
-            grid=(plan.num_tiles,),
-            in_specs=in_specs,
-            out_specs=out_specs,
-            scratch_shapes=scratch,
-        ),
-        out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in outputs],
-        input_output_aliases=aliases,
-        # In this order: a block's zeros past the end of a list come before the next list's rows.
-        compiler_params=tpu.CompilerParams(dimension_semantics=("arbitrary",)),
-    )
-    arguments = (stream.starts, stream.counts, *inputs)
-    return tuple(lax.platform_dependent(*arguments, tpu=call(), default=call(interpret=True)))

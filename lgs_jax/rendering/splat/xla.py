@@ -167,50 +167,14 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
     padded = jnp.concatenate([cotangent, jnp.zeros((1, *cotangent.shape[1:]))])
     moments = tiled.monomials(plan)
 
-    def gradient_step(splats, batch, toward, rest, passing):
-        """d loss / d sigma and weights [B, K, P] of K splats, and `rest`, `passing` after them.
-
-        `passing` is the transmittance, 0 once the pixel has stopped.
-        """
-        raws = _unclamped_alpha(splats, *batch.offsets)
-        alphas = jnp.minimum(raws, constants.MAX_ALPHA)
-        # A sum of products, as a matrix product costs more to start than to do at this size.
-        values = jnp.zeros_like(raws)
-        for f in range(num_features):
-            values += splats[..., 6 + f, None] * toward[:, None, f]
-        sigmas, weights = [], []
-        for k in range(plan.step):
-            raw, alpha, value = raws[:, k], alphas[:, k], values[:, k]
-            behind = passing * (1.0 - alpha)
-            drawn = behind > constants.MIN_TRANSMITTANCE
-            weight = jnp.where(drawn, alpha * passing, 0.0)
-            rest = rest - weight * value
-            v_alpha = passing * value - rest / (1.0 - alpha)
-            free = drawn & (raw <= constants.MAX_ALPHA)
-            sigmas.append(jnp.where(free, -raw * v_alpha, 0.0))
-            weights.append(weight)
-            passing = jnp.where(drawn, behind, 0.0)
-        return jnp.stack(sigmas, axis=1), jnp.stack(weights, axis=1), rest, passing
-
     def visit(carry, batch):
         state, gradient = carry
         toward = padded[batch.tiles, :num_features]
 
         def gradient_chunk(chunk, local):
             rest, passing, gradient = local
-
-            def step(splats, first, local):
-                *blocks, rest, passing = local
-                *parts, rest, passing = gradient_step(splats, batch, toward, rest, passing)
-                blocks = [
-                    lax.dynamic_update_slice_in_dim(whole, part, first, axis=1)
-                    for whole, part in zip(blocks, parts, strict=True)
-                ]
-                return *blocks, rest, passing
-
-            zeros = jnp.zeros((*chunk.ranks.shape, plan.tile**2))
-            v_sigma, weights, rest, passing = _for_each_step(
-                step, (zeros, zeros, rest, passing), lambda local: local[-1], chunk, plan
+            v_sigma, weights, rest, passing = _gradient_steps(
+                chunk, batch, toward, rest, passing, plan
             )
             rows = _splat_gradients(chunk.splats, batch, v_sigma, weights, toward, moments)
             gradient = gradient.at[chunk.ranks.reshape(-1)].add(
@@ -247,6 +211,48 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
 
 
 _blend.defvjp(_blend_forward, _blend_backward)
+
+
+def _gradient_steps(chunk: "_Chunk", batch: "_Batch", toward, rest, passing, plan: Plan):
+    """d loss / d sigma and weights [B, C, P] of a chunk, and `rest`, `passing` [B, P] after it."""
+
+    def step(splats, first, local):
+        *blocks, rest, passing = local
+        *parts, rest, passing = _gradient_step(splats, batch, toward, rest, passing, plan)
+        blocks = [
+            lax.dynamic_update_slice_in_dim(whole, part, first, axis=1)
+            for whole, part in zip(blocks, parts, strict=True)
+        ]
+        return *blocks, rest, passing
+
+    zeros = jnp.zeros((*chunk.ranks.shape, plan.tile**2))
+    return _for_each_step(step, (zeros, zeros, rest, passing), lambda local: local[-1], chunk, plan)
+
+
+def _gradient_step(splats, batch: "_Batch", toward, rest, passing, plan: Plan):
+    """d loss / d sigma and weights [B, K, P] of K splats, and `rest`, `passing` after them.
+
+    `passing` is the transmittance, 0 once the pixel has stopped.
+    """
+    raws = _unclamped_alpha(splats, *batch.offsets)
+    alphas = jnp.minimum(raws, constants.MAX_ALPHA)
+    # A sum of products, as a matrix product costs more to start than to do at this size.
+    values = jnp.zeros_like(raws)
+    for f in range(toward.shape[1]):
+        values += splats[..., 6 + f, None] * toward[:, None, f]
+    sigmas, weights = [], []
+    for k in range(plan.step):
+        raw, alpha, value = raws[:, k], alphas[:, k], values[:, k]
+        behind = passing * (1.0 - alpha)
+        drawn = behind > constants.MIN_TRANSMITTANCE
+        weight = jnp.where(drawn, alpha * passing, 0.0)
+        rest = rest - weight * value
+        v_alpha = passing * value - rest / (1.0 - alpha)
+        free = drawn & (raw <= constants.MAX_ALPHA)
+        sigmas.append(jnp.where(free, -raw * v_alpha, 0.0))
+        weights.append(weight)
+        passing = jnp.where(drawn, behind, 0.0)
+    return jnp.stack(sigmas, axis=1), jnp.stack(weights, axis=1), rest, passing
 
 
 def _splat_gradients(splats, batch, v_sigma, weights, toward, moments):
