@@ -10,6 +10,7 @@ On a machine without a GPU the kernels are interpreted: slow, for tests.
 Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries of a segment.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -69,7 +70,7 @@ def composite(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _blend(records: Array, bins: binning.Bins, plan: tiled.Plan) -> Array:
     """See `tiled.composite`."""
-    return _blend_and_keep(records, bins, plan)[0]
+    return _blend_and_keep(records, bins, dataclasses.replace(plan, kept=0))[0]
 
 
 def _blend_and_keep(records: Array, bins: binning.Bins, plan: tiled.Plan):

@@ -12,6 +12,7 @@ Letters: I images, N splats, F features (G: padded to a multiple of 8), T tiles,
 S entries of a segment, K splats of a block, L rows of the stream.
 """
 
+import dataclasses
 import functools
 import math
 
@@ -75,7 +76,7 @@ def composite(
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _blend(records: Array, bins: binning.Bins, plan: tiled.Plan) -> Array:
     """See `tiled.composite`."""
-    return _blend_and_keep(records, bins, plan)[0]
+    return _blend_and_keep(records, bins, dataclasses.replace(plan, kept=0))[0]
 
 
 def _blend_and_keep(records: Array, bins: binning.Bins, plan: tiled.Plan):
