@@ -233,6 +233,7 @@ def test_many_segments(implementation, monkeypatch):
     expected_gradient, expected = run(scene, "reference")
     np.testing.assert_allclose(out.rgb, expected.rgb, atol=1e-5)
     for got, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient)):
+        # As above: float32 sums, in different order.
         assert np.linalg.norm(got - want) < 3e-5 * np.linalg.norm(want)
 
 
