@@ -1,5 +1,6 @@
 """Every implementation of the compositing, on named cases, against the dense definition."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -252,7 +253,13 @@ def test_kernels_lower_for_their_platform(implementation, platform, call):
         options = {"height": 32, "width": 32, "implementation": implementation}
         return jnp.sum(render(scene, cameras, **options).rgb)
 
-    lowered = jax.jit(jax.grad(loss)).trace(scene).lower(lowering_platforms=(platform,))
+    # From JAX 0.11 on, Triton wants to know for which device.
+    device = jax.sharding.AbstractDevice(
+        device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu"
+    )
+    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
+    with jax.sharding.use_abstract_mesh(mesh) if platform == "cuda" else contextlib.nullcontext():
+        lowered = jax.jit(jax.grad(loss)).trace(scene).lower(lowering_platforms=(platform,))
     assert lowered.as_text().count(call) >= 2
 
 
