@@ -224,14 +224,15 @@ def test_the_shortcut_starts_with_the_colours_of_the_images():
     y, x = np.meshgrid(np.linspace(0, 1, SIZE[0]), np.linspace(0, 1, SIZE[1]), indexing="ij")
     image = 0.5 + 0.2 * np.stack([np.sin(3 * x), np.cos(2 * y), x * y], axis=-1)
     images = jnp.asarray(np.broadcast_to(image, (*_images().shape[:2], *image.shape)), jnp.float32)
-    variables = model.init(jax.random.key(0), images, _cameras())
-    scene, _ = model.apply(variables, images, _cameras())
+    variables = jax.jit(model.init)(jax.random.key(0), images, _cameras())
+    apply = jax.jit(model.apply)
+    scene, _ = apply(variables, images, _cameras())
     error = np.abs(np.asarray(scene.colors).reshape(images.shape) - images)
     assert error.mean() < 0.04  # a sigmoid for a line, and the U-Nets' small random outputs
-    flipped, _ = model.apply(variables, 1.0 - images, _cameras())
+    flipped, _ = apply(variables, 1.0 - images, _cameras())
     assert np.abs(np.asarray(flipped.colors).reshape(images.shape) - images).max() > 0.3
     without = autoencoder.Autoencoder(**{**TINY, "shortcut": False})
-    names = without.init(jax.random.key(0), _images(), _cameras())["params"]
+    names = jax.eval_shape(without.init, jax.random.key(0), _images(), _cameras())["params"]
     assert "shortcut" not in names["encoder"]
     assert "shortcut" not in names["decoder"]
 
@@ -240,8 +241,11 @@ def test_refinement_starts_as_nothing_and_then_joins_neighbouring_patches(initia
     model = autoencoder.Autoencoder(**{**TINY, "refine": 4})
     latents = jax.random.normal(jax.random.key(3), (2, 3, 4, 8, 6))
 
-    def decode(module, params):
-        return module.apply({"params": params}, latents, _cameras(), SIZE, method="decode")
+    def decoder_of(module):
+        def decode(params):
+            return module.apply({"params": params}, latents, _cameras(), SIZE, method="decode")
+
+        return jax.jit(decode)
 
     shapes = jax.eval_shape(model.init, jax.random.key(0), _images(), _cameras())["params"]
     added = shapes["decoder"].keys() - initial["decoder"].keys()
@@ -252,9 +256,10 @@ def test_refinement_starts_as_nothing_and_then_joins_neighbouring_patches(initia
         name: jax.tree.map(lambda x: rng.standard_normal(x.shape, "f4"), shapes["decoder"][name])
         for name in added
     }
-    without = decode(autoencoder.Autoencoder(**TINY), initial)
+    without = decoder_of(autoencoder.Autoencoder(**TINY))(initial)
+    decode = decoder_of(model)
     for scale, same in ((0.0, True), (0.1, False)):
         last = jax.tree.map(lambda x, s=scale: s * x, layers["refine_out"])
         decoder = {**initial["decoder"], **layers, "refine_out": last}
-        refined = decode(model, {**initial, "decoder": decoder})
+        refined = decode({**initial, "decoder": decoder})
         assert np.array_equal(refined.means, without.means) is same

@@ -145,8 +145,11 @@ def test_a_scene_alone_is_the_scene_in_a_batch(sample, params, condition):
     both = sample(params, condition, keys)
     np.testing.assert_array_equal(sample(params, condition, keys), both)
     alone = sample(params, jax.tree.map(lambda x: x[1:], condition), keys[1:])
-    # Float32 rounding of other batch shapes, over some steps.
-    np.testing.assert_allclose(alone[0], both[1], atol=1e-3)
+    # Float32 rounding of other batch shapes, over some steps; with it a splat whose opacity at a
+    # pixel is 1/255 may be drawn in one program and not in the other, on a scale of 2.
+    error = np.abs(np.asarray(alone[0] - both[1]))
+    assert np.mean(error > 1e-3) < 0.01
+    assert error.max() < 2 / 255
     assert both.shape == condition.known.shape
     assert both.min() >= -1
     assert both.max() <= 1.001

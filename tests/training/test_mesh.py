@@ -59,9 +59,10 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     toy.train(folder / "one", OPTIONS, task=toy.Toy(width=WIDTH))
     one = lines(folder / "one")
+    flag = "--xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(OPTIONS), str(WIDTH), str(folder)],
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"},
+        env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}"},
         cwd=pathlib.Path(toy.__file__).parent,
         capture_output=True,
         text=True,
