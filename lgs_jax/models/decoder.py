@@ -13,7 +13,7 @@ import numpy as np
 
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.models.scene_heads import gaussians as gaussian_head
-from lgs_jax.nn import blocks, multiview_unet, patch_basis
+from lgs_jax.nn import blocks, convolution, multiview_unet, patch_basis
 
 Array = jax.Array
 
@@ -76,10 +76,10 @@ class Decoder(nn.Module):
 
 def _refined(maps: Array, channels: int, dtype: jnp.dtype) -> Array:
     """Maps [B, V, H, W, C] plus a small function of their surroundings (in a Linen scope)."""
-    hidden = nn.silu(nn.Conv(channels, (3, 3), dtype=dtype, name="refine_in")(maps))
+    hidden = nn.silu(convolution.Conv3x3(channels, dtype=dtype, name="refine_in")(maps))
     zeros = nn.initializers.zeros
-    return maps + nn.Conv(
-        maps.shape[-1], (3, 3), dtype=dtype, kernel_init=zeros, name="refine_out"
+    return maps + convolution.Conv3x3(
+        maps.shape[-1], dtype=dtype, kernel_init=zeros, name="refine_out"
     )(hidden)
 
 

@@ -1,7 +1,7 @@
 """Two-dimensional blocks of a diffusion U-Net (ADM, Dhariwal & Nichol 2021), one map per view.
 
 Letters: h, w height and width of a map, C channels, D size of the conditioning vector. Leading
-dimensions are batch dimensions; `nn.Conv` folds them into one.
+dimensions are batch dimensions; `Conv3x3` folds them into one.
 """
 
 import math
@@ -9,6 +9,8 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from lgs_jax.nn import convolution
 
 Array = jax.Array
 
@@ -47,15 +49,14 @@ class ResidualBlock(nn.Module):
         if x.shape[-1] != self.features:
             shortcut = nn.Dense(self.features, dtype=self.dtype, name="shortcut")(x)
         x = nn.silu(group_norm(x.shape[-1], dtype=self.dtype, name="norm_in")(x))
-        x = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv_in")(x)
+        x = convolution.Conv3x3(self.features, dtype=self.dtype, name="conv_in")(x)
         x = group_norm(self.features, dtype=self.dtype, name="norm_out")(x)
         if embedding is not None:
             film = nn.Dense(2 * self.features, dtype=self.dtype, name="film")(nn.silu(embedding))
             scale, shift = jnp.split(film[..., None, None, :], 2, axis=-1)
             x = x * (1 + scale) + shift
-        x = nn.Conv(
+        x = convolution.Conv3x3(
             self.features,
-            (3, 3),
             dtype=self.dtype,
             kernel_init=nn.initializers.zeros,
             name="conv_out",
@@ -75,7 +76,7 @@ class Downsample(nn.Module):
         *lead, height, width, channels = x.shape
         x = x.reshape(*lead, height // 2, 2, width // 2, 2, channels)
         x = jnp.mean(x, axis=(-4, -2))
-        return nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv")(x)
+        return convolution.Conv3x3(self.features, dtype=self.dtype, name="conv")(x)
 
 
 class Upsample(nn.Module):
@@ -91,7 +92,7 @@ class Upsample(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Maps [..., h, w, C] to [..., 2h, 2w, features]."""
-        x = nn.Conv(self.features, (3, 3), dtype=self.dtype, name="conv")(x)
+        x = convolution.Conv3x3(self.features, dtype=self.dtype, name="conv")(x)
         return jnp.repeat(jnp.repeat(x, 2, axis=-3), 2, axis=-2)
 
 

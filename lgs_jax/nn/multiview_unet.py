@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.core import rays
-from lgs_jax.nn import attention, blocks, cross_view
+from lgs_jax.nn import attention, blocks, convolution, cross_view
 
 Array = jax.Array
 
@@ -124,7 +124,9 @@ class MultiViewUNet(nn.Module):
             plucker = _rays_of_map(cameras, image_size, x.shape[2:4])
             return x + nn.Dense(x.shape[-1], use_bias=False, name=name)(plucker).astype(dtype)
 
-        x = nn.Conv(self.widths[self.in_level], (3, 3), dtype=dtype, name="stem")(x.astype(dtype))
+        x = convolution.Conv3x3(self.widths[self.in_level], dtype=dtype, name="stem")(
+            x.astype(dtype)
+        )
         skips: list[Array] = []
         for level in range(self.in_level, last + 1):
             if level > self.in_level:
@@ -162,7 +164,7 @@ class MultiViewUNet(nn.Module):
             init = nn.initializers.variance_scaling(self.output_scale, "fan_in", "truncated_normal")
         dtype = jnp.dtype(self.dtype)
         x = nn.silu(blocks.group_norm(x.shape[-1], dtype=dtype, name="norm_out")(x))
-        return nn.Conv(self.out_channels, (3, 3), dtype=dtype, kernel_init=init, name="out")(x)
+        return convolution.Conv3x3(self.out_channels, dtype=dtype, kernel_init=init, name="out")(x)
 
 
 def _rays_of_map(
