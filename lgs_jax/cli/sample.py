@@ -1,9 +1,9 @@
 """python -m lgs_jax sample: draws 3D scenes from a trained diffusion model.
 
 Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
-(`--transforms`, `--colmap`), or are made up (`--path`). With `--known`, the photographs at those
-views are given to the model; without, the scene is imagined from nothing. One photograph without a
-pose (`--images`) is given to the model as a view of a made-up path.
+(`--transforms`, `--colmap`, `--llff`), or are made up (`--path`). With `--known`, the photographs
+at those views are given to the model; without, the scene is imagined from nothing. One photograph
+without a pose (`--images`) is given to the model as a view of a made-up path.
 
   python -m lgs_jax sample --model=runs/diffusion --num-samples=4
   python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0
@@ -32,6 +32,8 @@ from lgs_jax.inference import sample_files, scene_model, visuals
 from lgs_jax.training import checkpoint
 
 PATHS = ("orbit", "walk")
+# Formats of captures; the flags are their names.
+CAPTURES = ("transforms", "colmap", "llff")
 FIELD_OF_VIEW_DEG = 60.0
 _ARC_DEG = 60.0
 
@@ -152,10 +154,10 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
     """One photograph as the reference view of a made-up path."""
-    posed = {"--transforms": options.transforms, "--colmap": options.colmap}
-    posed["--data-root"] = options.data_root
-    if given := [name for name, value in posed.items() if value]:
-        raise ValueError(f"--images is for a photograph without a pose; leave out {given[0]}")
+    for name in (*CAPTURES, "data_root"):
+        if getattr(options, name):
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"--images is for a photograph without a pose; leave out {flag}")
     if len(options.images) > 1:
         raise ValueError(
             f"--images takes one photograph, got {len(options.images)}; several need poses: run "
@@ -178,10 +180,10 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _
 
 def _capture(options: argparse.Namespace) -> dict[str, Any]:
     """What differs from the model's own data for a capture of the user's."""
-    if options.transforms or options.colmap:
-        own = {"num_scenes": None, "holdout": ("*",), "drop_frames": ""}
-        name = "transforms" if options.transforms else "colmap"
-        return {"source": name, "root": options.transforms or options.colmap, **own}
+    for name in CAPTURES:
+        if root := getattr(options, name):
+            own = {"num_scenes": None, "holdout": ("*",), "drop_frames": ""}
+            return {"source": name, "root": root, **own}
     return {"root": options.data_root} if options.data_root else {}
 
 
@@ -228,6 +230,7 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--transforms", help="your capture: a transforms.json, or its folder")
     where.add_argument("--colmap", help="your capture: a folder with images and a COLMAP model")
+    where.add_argument("--llff", help="your capture: a folder with images and poses_bounds.npy")
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene of the data; default: the first")

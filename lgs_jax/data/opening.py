@@ -15,6 +15,7 @@ _READERS = {
     "mvimgnet": "MVImgNet",
     "colmap": "Colmap",
     "transforms": "Transforms",
+    "llff": "Llff",
 }
 
 

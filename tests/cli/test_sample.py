@@ -88,6 +88,7 @@ KINDS = (("sample", "ply"), ("turntable", "mp4"))
         (["--images=/nowhere.jpg"], "/nowhere.jpg"),
         (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
         (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
+        (["--images=a.jpg", "--data-root=b"], "leave out --data-root"),
     ],
 )
 def test_refusals(command, capsys, arguments, message):

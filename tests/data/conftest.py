@@ -178,6 +178,18 @@ def write_transforms(folder, scene: DotScene, *, top=None, per_frame=None, suffi
     return path
 
 
+def write_llff(folder, scene: DotScene):
+    """<folder>/poses_bounds.npy and images/; of the intrinsics only fx is stored."""
+    rows = []
+    for i, pose in enumerate(scene.world_from_cam):
+        save_image(folder / "images" / f"{i:03d}.png", scene.image(i))
+        right, down, forward = pose[:3, :3].T
+        columns = [down, right, -forward, pose[:3, 3], [*scene.size, scene.intrinsics[0]]]
+        rows.append([*np.stack(columns, axis=1).reshape(-1), 1.0, 10.0])
+    np.save(folder / "poses_bounds.npy", np.array(rows))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def formats():
     """The writers above, as one namespace."""
@@ -185,6 +197,6 @@ def formats():
 
     names = (
         "DotScene draw_dots find_dots make_dot_scene save_image write_realestate10k write_colmap "
-        "write_transforms"
+        "write_transforms write_llff"
     )
     return types.SimpleNamespace(**{name: globals()[name] for name in names.split()})

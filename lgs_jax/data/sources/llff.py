@@ -1,0 +1,107 @@
+"""LLFF: `poses_bounds.npy` beside a folder of images.
+
+One row of 17 numbers an image, in the order of the images' names: a 3x5 matrix row by row, then the
+nearest and the farthest depth. The matrix is camera-to-world [R | t] whose camera axes are down,
+right, back, and a last column of height, width and focal length in pixels of the original images.
+Mildenhall et al., "Local light field fusion", https://github.com/Fyusion/LLFF.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from lgs_jax.data import images, poses
+from lgs_jax.data.report import DataError
+from lgs_jax.data.scan import RawFrame, RawScene
+from lgs_jax.data.sources.colmap import natural_order
+
+_FILE = "poses_bounds.npy"
+_EXPECTED = f"<scene>/{_FILE} and <scene>/images/*, or a folder of such folders"
+
+
+class Llff:
+    """Parses one LLFF scene or a folder of them. Keys are the names of the scenes' folders.
+
+    Images are those of `images`, or else of the least reduced `images_<n>`.
+
+    Raises:
+      DataError: if there is none.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, root: str | Path):
+        root = Path(root)
+        self.name = f"llff at {root}"
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
+        own = [root] if (root / _FILE).is_file() else []
+        found = own or sorted(file.parent for file in root.glob(f"*/{_FILE}"))
+        if not found:
+            raise DataError(f"{root} holds no {_FILE}; expected {_EXPECTED}")
+        self._folders = {folder.resolve().name: folder for folder in found}
+        self.keys = list(self._folders)
+
+    def read(self, key: str) -> RawScene:
+        """Parses one scene."""
+        folder = self._folders[key]
+        rows = _read_rows(folder / _FILE)
+        files = _image_files(folder)
+        if len(files) != len(rows):
+            raise DataError(
+                f"{folder / _FILE} has {len(rows)} rows, {files[0].parent} has {len(files)} "
+                "images; they belong together by order, so restore or remove images until both "
+                "agree"
+            )
+        return RawScene(
+            [
+                _frame(number, row, file)
+                for number, (row, file) in enumerate(zip(rows, files, strict=True))
+            ],
+            same_size=True,
+        )
+
+
+def _read_rows(path: Path) -> np.ndarray:
+    """The numbers [N, 17], float64."""
+    try:
+        rows = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} is no readable .npy file ({error}); restore it") from error
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
+        raise DataError(f"{path} holds no plain array of numbers; export it again")
+    if rows.ndim != 2 or rows.shape[1] != 17:
+        raise DataError(
+            f"{path} has the shape {rows.shape}, expected [N, 17] (3x5 matrix, near, far); "
+            "export it again"
+        )
+    return rows.astype(np.float64)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    reduced = sorted(folder.glob("images_*"), key=lambda path: natural_order(path.name))
+    for place in (folder / "images", *reduced):
+        if place.is_dir():
+            files = [file for file in place.iterdir() if file.suffix in images.SUFFIXES]
+            if files:
+                return sorted(files)
+    raise DataError(f"{folder} holds no images in images/ or images_<n>/; expected {_EXPECTED}")
+
+
+def _frame(number: int, row: np.ndarray, file: Path) -> RawFrame:
+    matrix = row[:15].reshape(3, 5)
+    down, right, back = matrix[:, :3].T
+    height, width, focal = matrix[:, 4]
+    if not (height > 0 and width > 0):
+        raise DataError(
+            f"row {number} declares images of {width:g}x{height:g} pixels; export {_FILE} again"
+        )
+    return RawFrame(
+        name=file.name,
+        path=str(file),
+        pose=poses.from_parts(np.stack([right, down, -back], axis=1), matrix[:, 3]),
+        # Fractions, so that reduced images have the right ones too.
+        intrinsics=np.array([focal / width, focal / height, 0.5, 0.5]),
+        timestamp=float(number),
+        fractions=True,
+    )
