@@ -28,6 +28,8 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import assemble, pipeline, report
 from lgs_jax.data import images as image_lib
 from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.example import Source
+from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import sample_files, scene_model, visuals
 from lgs_jax.training import checkpoint
 
@@ -143,13 +145,18 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
     print(source.report.summary())
     if not 0 <= options.scene < len(source):
         raise ValueError(f"--scene={options.scene}: the scenes are 0 to {len(source) - 1}")
-    entry: dict[str, Any] = assemble.scene_entry(
-        source, data, options.scene, rng=None, cache=FrameCache(0)
-    )
+    entry = _entry(source, data, options)
     context = entry["context"]
     cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
     images = dict(enumerate(context["images"]))
     return _Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
+
+
+def _entry(source: Source, data: DataSettings, options: argparse.Namespace) -> dict[str, Any]:
+    """The scene in the views of the evaluation, or in the first of those that training draws."""
+    if options.split == "train" and data.view_draws:
+        return pipeline.draw_entry(source, data, options.scene, 0, cache=FrameCache(0))
+    return assemble.scene_entry(source, data, options.scene, rng=None, cache=FrameCache(0))
 
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
@@ -238,7 +245,7 @@ def _parser() -> argparse.ArgumentParser:
         "--split",
         choices=("eval", "train"),
         default="eval",
-        help="scenes held out (default), or trained on",
+        help="scenes held out (default), or trained on (in the views of their first draw)",
     )
     add(
         "--fov-deg",

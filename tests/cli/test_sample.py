@@ -8,6 +8,8 @@ from PIL import Image
 
 from lgs_jax import __main__, settings, tasks
 from lgs_jax.cli import sample
+from lgs_jax.data import pipeline
+from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import scene_model
 from lgs_jax.inference.export import ply
@@ -73,6 +75,17 @@ def test_writes_splats_videos_and_pictures(command, capsys):
 
 
 KINDS = (("sample", "ply"), ("turntable", "mp4"))
+
+
+def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
+    data = settings.build(DataSettings, CONFIG["data"] | {"view_draws": 2}, "data")
+    source = pipeline.make_source(data, "train")
+    options = sample._parser().parse_args(["--model=x", "--split=train", "--scene=3"])
+    shown = sample._entry(source, data, options)
+    trained_on = pipeline.draw_entry(source, data, 3, 0, cache=FrameCache(0))
+    np.testing.assert_array_equal(shown["context"]["images"], trained_on["context"]["images"])
+    held_out = sample._entry(source, data, sample._parser().parse_args(["--model=x"]))
+    assert "draw" not in held_out
 
 
 @pytest.mark.parametrize(
