@@ -5,6 +5,7 @@ lie at +0.5 and intrinsics follow a crop and resize exactly.
 """
 
 import dataclasses
+import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -56,10 +57,28 @@ class ReadOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class Span:
+    """An image file inside another file: `length` bytes from `offset` on."""
+
+    path: str
+    offset: int
+    length: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, bytes {self.offset} to {self.offset + self.length},"
+
+    def read(self) -> bytes:
+        """The bytes; fewer where the file ends before."""
+        with Path(self.path).open("rb") as file:
+            file.seek(self.offset)
+            return file.read(self.length)
+
+
+@dataclasses.dataclass(frozen=True)
 class FrameFile:
     """Where a frame is stored and how to read it; `size` is height and width as served."""
 
-    path: str
+    path: str | Span
     size: tuple[int, int]
     mask: str | None = None
     lens: lens_lib.Lens | None = None
@@ -79,7 +98,12 @@ class Frames(Sequence):
         return read_frame(self._files[index], self._options)
 
 
-def stored_size(path: str, options: ReadOptions, declared: tuple[int, int] | None = None):
+def exists(path: str | Span) -> bool:
+    """Whether there is a file at all."""
+    return Path(path.path if isinstance(path, Span) else path).is_file()
+
+
+def stored_size(path: str | Span, options: ReadOptions, declared: tuple[int, int] | None = None):
     """Height and width of an image as it will be served, from its header.
 
     Cheap: nothing is decoded, unless the end of a JPEG or PNG file is not where it should be.
@@ -88,7 +112,7 @@ def stored_size(path: str, options: ReadOptions, declared: tuple[int, int] | Non
       DataError: if the file is missing, empty, broken, cut off, or turned in an unclear way.
     """
     try:
-        with Image.open(path) as image:
+        with _open(path) as image:
             size = _turned_size(image, _orientation(image, path, options.exif, declared))
             if not _has_end(path, image.format):
                 image.load()
@@ -104,7 +128,7 @@ def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
       DataError: naming the file, if it cannot be decoded or has another size than at the scan.
     """
     try:
-        with Image.open(file.path) as image:
+        with _open(file.path) as image:
             declared = file.lens.size if file.lens else file.size
             orientation = _orientation(image, file.path, options.exif, declared)
             pixels = to_rgb(_turn(image, orientation), BACKGROUNDS[options.background])
@@ -224,7 +248,13 @@ def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:
     return np.rint(pixels * mask + outside * (1.0 - mask)).astype(np.uint8)
 
 
-def _orientation(image: Image.Image, path: str, exif: str, declared: tuple[int, int] | None) -> int:
+def _open(path: str | Span) -> Image.Image:
+    return Image.open(io.BytesIO(path.read()) if isinstance(path, Span) else path)
+
+
+def _orientation(
+    image: Image.Image, path: str | Span, exif: str, declared: tuple[int, int] | None
+) -> int:
     """The EXIF orientation (1 to 8) to undo; 1 is upright."""
     if image.format == "PNG" and "exif" not in image.info:
         return 1  # Pillow would decode the whole file to look behind the pixels
@@ -253,19 +283,21 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation != 1 else image
 
 
-def _has_end(path: str, image_format: str | None) -> bool:
+def _has_end(path: str | Span, image_format: str | None) -> bool:
     """Whether a JPEG or PNG file ends as it should; other formats always pass."""
     ends = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
     if image_format not in ends:
         return True
+    if isinstance(path, Span):
+        return path.read().endswith(ends[image_format])
     with Path(path).open("rb") as file:
         file.seek(-len(ends[image_format]), 2)
         return file.read() == ends[image_format]
 
 
-def _unreadable(path: str, error: Exception) -> DataError:
+def _unreadable(path: str | Span, error: Exception) -> DataError:
     if isinstance(error, DataError):
-        return error if path in str(error) else DataError(f"{path}: {error}")
+        return error if str(path) in str(error) else DataError(f"{path}: {error}")
     if isinstance(error, FileNotFoundError):
         return DataError(f"image {path} is missing; restore it or drop the frame")
     return DataError(

@@ -12,6 +12,7 @@ from lgs_jax.data.split import SPLITS, split_keys, subset
 
 _READERS = {
     "realestate10k": "RealEstate10K",
+    "pixelsplat": "PixelSplat",
     "mvimgnet": "MVImgNet",
     "colmap": "Colmap",
     "transforms": "Transforms",

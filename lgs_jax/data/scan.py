@@ -7,7 +7,6 @@ files of any format is checked here, once.
 import dataclasses
 from collections.abc import Mapping, Sequence
 from concurrent import futures
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -27,7 +26,7 @@ class RawFrame:
 
     Attributes:
       name: for the report; unique in the scene.
-      path: the image file, which may be missing.
+      path: the image file, which may be missing, or its place inside another file.
       pose: [4, 4], OpenCV axes; its direction is the scene's `cam_from_world`.
       intrinsics: fx, fy, cx, cy [4] in pixels, or in fractions of width and height.
       timestamp: seconds, or the frame's number.
@@ -38,7 +37,7 @@ class RawFrame:
     """
 
     name: str
-    path: str
+    path: str | images.Span
     pose: np.ndarray
     intrinsics: np.ndarray
     timestamp: float
@@ -215,7 +214,7 @@ def _check_frame(
         )
     if assumed is not None:
         size = frame.size or assumed
-        if not Path(frame.path).is_file():
+        if not images.exists(frame.path):
             raise DataError(f"image {frame.path} is missing; restore it or drop the frame")
     else:
         size = images.stored_size(frame.path, options.read, frame.size)

@@ -7,7 +7,15 @@ from typing import Any
 
 from lgs_jax.data import images, normalize, report, scan, views
 
-SOURCES = ("realestate10k", "mvimgnet", "colmap", "transforms", "llff", "procedural")
+SOURCES = (
+    "realestate10k",
+    "pixelsplat",
+    "mvimgnet",
+    "colmap",
+    "transforms",
+    "llff",
+    "procedural",
+)
 _OPTIONAL_COUNTS = ("num_scenes", "gap_max", "view_draws")
 CROPS = ("centre", "random")
 

@@ -6,11 +6,16 @@ projects it, so that any error of a camera shows in the pixels.
 
 import dataclasses
 import json
+import pathlib
 import struct
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# Makes the writer of torch's files importable by the tests beside it.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 @dataclasses.dataclass(frozen=True)

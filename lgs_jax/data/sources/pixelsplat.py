@@ -1,0 +1,128 @@
+"""Chunks of pixelSplat: RealEstate10K or ACID as `<root>/<split>/<chunk>.torch` and `index.json`.
+
+A chunk is a list of scenes {key, url, timestamps [F], cameras [F, 18], images}; a camera is
+`fx fy cx cy 0 0` in fractions of width and height and the 3x4 world-to-camera map row by row
+(OpenCV axes), an image the bytes of a JPEG file. https://github.com/dcharatan/pixelsplat.
+
+Images are read where they lie in the chunk, when they are used.
+"""
+
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lgs_jax.data import torch_zip
+from lgs_jax.data.report import DataError
+from lgs_jax.data.scan import RawFrame, RawScene
+
+_EXPECTED = "<root>/<split>/*.torch with an index.json beside them, or <root>/*.torch"
+_AGAIN = "download the chunk again"
+# Scenes are read in order, by several threads: a few chunks are enough.
+_OPEN_CHUNKS = 16
+
+
+class PixelSplat:
+    """Parses folders of chunks. Keys are `<split>/<key>`, or `<key>` for chunks in the root itself.
+
+    `index.json` {key: chunk file} tells where a scene is; without it every chunk is looked into.
+
+    Raises:
+      DataError: if there are no chunks, or the index is broken.
+    """
+
+    class_names: tuple[str, ...] = ()
+
+    def __init__(self, root: str | Path):
+        root = Path(root)
+        self.name = f"pixelsplat at {root}"
+        if not root.is_dir():
+            raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
+        chunks = sorted(root.glob("*/*.torch")) or sorted(root.glob("*.torch"))
+        if not chunks:
+            raise DataError(f"{root} holds no chunk; expected {_EXPECTED}")
+        self._chunk_of: dict[str, Path] = {}
+        for folder in sorted({chunk.parent for chunk in chunks}):
+            prefix = "" if folder == root else f"{folder.name}/"
+            for key, chunk in _index(folder).items():
+                self._chunk_of[prefix + key] = chunk
+        self.keys = list(self._chunk_of)
+
+    def read(self, key: str) -> RawScene:
+        """Parses one scene; the frames are named by their timestamps, in microseconds."""
+        chunk = self._chunk_of[key]
+        name = key.rpartition("/")[-1]
+        try:
+            scene = _scenes(chunk)[name]
+        except KeyError as error:
+            raise DataError(f"the index names {chunk} for it, which does not hold it") from error
+        where = f"scene {name} of {chunk}"
+        times, cameras = (_numbers(scene, part, where) for part in ("timestamps", "cameras"))
+        pictures = scene.get("images")
+        if not isinstance(pictures, list) or cameras.shape != (len(pictures), 18):
+            count = len(pictures) if isinstance(pictures, list) else "no"
+            raise DataError(
+                f"{where} has cameras {cameras.shape} for {count} images, expected one row of 18 "
+                f"numbers each; {_AGAIN}"
+            )
+        if times.shape != cameras.shape[:1]:
+            raise DataError(f"{where} has timestamps {times.shape} for {len(cameras)} cameras")
+        frames = [_frame(*parts) for parts in zip(times, cameras, pictures, strict=True)]
+        frames.sort(key=lambda frame: frame.timestamp)
+        return RawScene(frames, cam_from_world=True, same_size=True)
+
+
+def _index(folder: Path) -> dict[str, Path]:
+    """Scene to chunk."""
+    path = folder / "index.json"
+    if not path.is_file():
+        chunks = sorted(folder.glob("*.torch"))
+        return {key: chunk for chunk in chunks for key in _scenes(chunk)}
+    try:
+        listed = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} is no JSON ({error}); download it again") from error
+    names = listed.values() if isinstance(listed, dict) else [None]
+    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise DataError(f"{path} is no object {{scene: file name of its chunk}}; download it again")
+    return {key: folder / name for key, name in listed.items()}
+
+
+def _scenes(chunk: Path) -> dict[str, dict[str, Any]]:
+    """The scenes of a chunk by key, images as places in it."""
+    return _load(chunk, chunk.stat().st_mtime_ns if chunk.is_file() else 0)
+
+
+@functools.lru_cache(_OPEN_CHUNKS)
+def _load(chunk: Path, _changed: int) -> dict[str, dict[str, Any]]:
+    scenes = torch_zip.load(chunk)
+    if not isinstance(scenes, list) or not all(
+        isinstance(scene, dict) and isinstance(scene.get("key"), str) for scene in scenes
+    ):
+        raise DataError(f"{chunk} holds no list of scenes with keys; {_AGAIN}")
+    return {scene["key"]: scene for scene in scenes}
+
+
+def _numbers(scene: dict[str, Any], part: str, where: str) -> np.ndarray:
+    tensor = scene.get(part)
+    if not isinstance(tensor, torch_zip.Tensor):
+        raise DataError(f"{where} has no tensor {part!r}; {_AGAIN}")
+    return tensor.read()
+
+
+def _frame(timestamp: np.ndarray, camera: np.ndarray, picture: Any) -> RawFrame:
+    name = str(int(timestamp))
+    if not isinstance(picture, torch_zip.Tensor) or picture.dtype != np.uint8:
+        raise DataError(f"frame {name} is no tensor of bytes; {_AGAIN}")
+    pose = np.eye(4)
+    pose[:3] = camera[6:].reshape(3, 4)
+    return RawFrame(
+        name=name,
+        path=picture.span,
+        pose=pose,
+        intrinsics=camera[:4].astype(np.float64),
+        timestamp=float(timestamp) * 1e-6,
+        fractions=True,
+    )
