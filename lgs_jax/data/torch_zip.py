@@ -83,9 +83,10 @@ class _Unpickler(pickle.Unpickler):
         self._folder = pickles[0].removesuffix("data.pkl")
         self._path, self._file, self._archive = path, file, archive
         if self._folder + "byteorder" in archive.namelist():
-            order = archive.read(self._folder + "byteorder")
+            with archive.open(self._folder + "byteorder") as entry:
+                order = entry.read(20)
             if order != b"little":
-                raise ValueError(f"its byte order is {order[:20]!r}, expected little")
+                raise ValueError(f"its byte order is {order!r}, expected little")
         if archive.getinfo(pickles[0]).file_size > _MAX_PICKLE_BYTES:
             raise ValueError(f"its {pickles[0]} is larger than {_MAX_PICKLE_BYTES} bytes")
         super().__init__(io.BytesIO(archive.read(pickles[0])))

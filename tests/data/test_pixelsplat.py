@@ -96,7 +96,8 @@ def test_batches_do_not_depend_on_the_way_to_the_images(root):
     [
         ({"cameras": np.zeros((5, 17), np.float32)}, r"cameras \(5, 17\) for 5 images"),
         ({"cameras": np.zeros((4, 18), np.float32)}, r"cameras \(4, 18\) for 5 images"),
-        ({"timestamps": np.arange(4)}, r"timestamps \(4,\) for 5 cameras"),
+        ({"timestamps": np.arange(4)}, r"timestamps \(4,\) of type int64 for 5 cameras"),
+        ({"timestamps": np.full(5, np.nan, np.float32)}, "of type float32 for 5 cameras"),
         ({"timestamps": None}, "has no tensor 'timestamps'"),
         ({"images": None}, "for no images"),
         ({"images": [np.zeros(3, np.float32)] * 5}, "is no tensor of bytes"),
@@ -106,6 +107,16 @@ def test_faults_are_named(scene, tmp_path, change, message):
     torch_files.save(tmp_path / "0.torch", [entry(scene, "a") | change])
     with pytest.raises(DataError, match=message):
         PixelSplat(tmp_path).read("a")
+
+
+def test_scenes_of_one_key_are_refused(scene, tmp_path):
+    torch_files.save(tmp_path / "0.torch", [entry(scene, "a")])
+    torch_files.save(tmp_path / "1.torch", [entry(scene, "a")])
+    with pytest.raises(DataError, match=r"scene a is in .*0\.torch and in .*1\.torch"):
+        PixelSplat(tmp_path)
+    torch_files.save(tmp_path / "0.torch", [entry(scene, "b"), entry(scene, "b")])
+    with pytest.raises(DataError, match="several scenes of one key"):
+        PixelSplat(tmp_path)
 
 
 def test_a_broken_image_is_left_out_and_reported(scene, tmp_path):

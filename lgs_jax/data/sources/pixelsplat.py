@@ -67,8 +67,11 @@ class PixelSplat:
                 f"{where} has cameras {cameras.shape} for {count} images, expected one row of 18 "
                 f"numbers each; {_AGAIN}"
             )
-        if times.shape != cameras.shape[:1]:
-            raise DataError(f"{where} has timestamps {times.shape} for {len(cameras)} cameras")
+        if times.shape != cameras.shape[:1] or times.dtype.kind not in "iu":
+            raise DataError(
+                f"{where} has timestamps {times.shape} of type {times.dtype} for {len(cameras)} "
+                f"cameras, expected one integer each; {_AGAIN}"
+            )
         frames = [_frame(*parts) for parts in zip(times, cameras, pictures, strict=True)]
         frames.sort(key=lambda frame: frame.timestamp)
         return RawScene(frames, cam_from_world=True, same_size=True)
@@ -78,8 +81,12 @@ def _index(folder: Path) -> dict[str, Path]:
     """Scene to chunk."""
     path = folder / "index.json"
     if not path.is_file():
-        chunks = sorted(folder.glob("*.torch"))
-        return {key: chunk for chunk in chunks for key in _scenes(chunk)}
+        found: dict[str, Path] = {}
+        for chunk in sorted(folder.glob("*.torch")):
+            for key in _scenes(chunk):
+                if found.setdefault(key, chunk) != chunk:
+                    raise DataError(f"scene {key} is in {found[key]} and in {chunk}; remove one")
+        return found
     try:
         listed = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -102,7 +109,10 @@ def _load(chunk: Path, _changed: int) -> dict[str, dict[str, Any]]:
         isinstance(scene, dict) and isinstance(scene.get("key"), str) for scene in scenes
     ):
         raise DataError(f"{chunk} holds no list of scenes with keys; {_AGAIN}")
-    return {scene["key"]: scene for scene in scenes}
+    by_key = {scene["key"]: scene for scene in scenes}
+    if len(by_key) < len(scenes):
+        raise DataError(f"{chunk} holds several scenes of one key; {_AGAIN}")
+    return by_key
 
 
 def _numbers(scene: dict[str, Any], part: str, where: str) -> np.ndarray:
