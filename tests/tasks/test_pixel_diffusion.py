@@ -55,7 +55,8 @@ def condition(task):
 
 @pytest.fixture(scope="module")
 def sample(task):
-    return jax.jit(task.sample)
+    # As much optimized as the bounds below were set for, whatever the other tests do.
+    return jax.jit(task.sample, compiler_options={"xla_backend_optimization_level": 1})
 
 
 def test_the_prediction_is_the_scene_drawn_at_its_views(task, params, condition):
@@ -145,11 +146,8 @@ def test_a_scene_alone_is_the_scene_in_a_batch(sample, params, condition):
     both = sample(params, condition, keys)
     np.testing.assert_array_equal(sample(params, condition, keys), both)
     alone = sample(params, jax.tree.map(lambda x: x[1:], condition), keys[1:])
-    # Float32 rounding of other batch shapes, over some steps; with it a splat whose opacity at a
-    # pixel is 1/255 may be drawn in one program and not in the other, on a scale of 2.
-    error = np.abs(np.asarray(alone[0] - both[1]))
-    assert np.mean(error > 1e-3) < 0.01
-    assert error.max() < 2 / 255
+    # Float32 rounding of other batch shapes, over some steps.
+    np.testing.assert_allclose(alone[0], both[1], atol=1e-3)
     assert both.shape == condition.known.shape
     assert both.min() >= -1
     assert both.max() <= 1.001
