@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import images, normalize, views
+from lgs_jax.data import images, normalize, overlap, views
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Example, Source
+from lgs_jax.data.mixture import Mixture
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
 
@@ -26,7 +27,8 @@ def scene_entry(
 
     Args:
       source: the scenes.
-      settings: sizes, view selection, frame of reference, augmentation.
+      settings: sizes, view selection, frame of reference, augmentation; of a mixture, its parts'
+        own are used.
       index: of the scene.
       rng: draws views and augmentation; None: the evaluation's fixed choice, not augmented.
       cache: of decoded frames; serves one source and one kind of crop.
@@ -41,8 +43,11 @@ def scene_entry(
       DataError: naming the scene, if anything goes wrong with it.
     """
     example = source[index]
+    if isinstance(source, Mixture):
+        settings = source.settings_of(index)
     try:
-        chosen = views.choose_views(example.centers, settings.plan, rng)
+        seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
+        chosen = views.choose_views(example.centers, settings.plan, rng, seen)
         augment = _Augmentation(settings, rng)
         poses = example.world_from_cam
         if augment.flip:
@@ -82,20 +87,34 @@ def _prefetch(example: Example, index: int, frames: np.ndarray, cache: FrameCach
         example.images.prefetch([int(f) for f in frames if (index, int(f)) not in cache])
 
 
+# Reduced decoding leaves so many pixels to each pixel of the result; the rest is Lanczos.
+_OVERSAMPLING = 2
+
+
 class _Augmentation:
     """What is drawn once per scene and shared by its views."""
 
     def __init__(self, settings: DataSettings, rng: np.random.Generator | None):
         self.flip = bool(settings.flip and rng is not None and rng.random() < 0.5)
+        self.smallest = 1.0  # side of the smallest box that there may be, in those of this one
         self.random_box = settings.crop == "random" and rng is not None
         if self.random_box:
             self.position = tuple(rng.random(2))
             self.zoom = settings.max_zoom ** rng.random()
+            self.smallest = self.zoom / settings.max_zoom
+        self.colours = None
+        if settings.colour_jitter and rng is not None:
+            # The same for all views: a difference would look like a change of light.
+            self.colours = tuple(np.exp(settings.colour_jitter * rng.uniform(-1, 1, 3)))
 
     def box(self, size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:
         if self.random_box:
             return images.random_box(size, aspect, self.position, self.zoom)
         return images.centre_box(size, aspect)
+
+    def recolour(self, image: np.ndarray) -> np.ndarray:
+        """The image in the scene's exposure, contrast and saturation."""
+        return images.recolour(image, *self.colours) if self.colours else image
 
 
 def _view(example, index, frame, settings, augment, cache) -> tuple[np.ndarray, np.ndarray]:
@@ -104,15 +123,25 @@ def _view(example, index, frame, settings, augment, cache) -> tuple[np.ndarray, 
     size = tuple(example.sizes[frame].tolist())
     box = augment.box(size, width / height)
 
+    def read() -> np.ndarray:
+        """The frame, smaller where the file can be decoded so and twice the pixels are left."""
+        frames = example.images
+        if not hasattr(frames, "reduced"):
+            return np.asarray(frames[frame])
+        smallest = (box[3] - box[1]) * augment.smallest
+        return frames.reduced(frame, smallest / (_OVERSAMPLING * height))
+
     def resized(image: np.ndarray) -> np.ndarray:
-        return images.crop_resize(image, box, height, width)
+        n = images.reduction(size, image)
+        return images.crop_resize(image, tuple(edge / n for edge in box), height, width)
 
     key = (index, int(frame))
     if augment.random_box:
         # Boxes differ from visit to visit, so the whole frame is kept.
-        image = resized(cache.get(key, lambda: np.asarray(example.images[frame])))
+        image = resized(cache.get(key, read))
     else:
-        image = cache.get(key, lambda: resized(np.asarray(example.images[frame])))
+        image = cache.get(key, lambda: resized(read()))
+    image = augment.recolour(image)
     intrinsics = images.crop_resize_intrinsics(example.intrinsics[frame], box, height, width)
     if augment.flip:
         image = image[:, ::-1]

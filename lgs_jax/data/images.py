@@ -9,6 +9,7 @@ import io
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from PIL import Image
@@ -35,6 +36,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_REDUCTIONS = (8, 4, 2)  # that the JPEG decoder has
 # What Pillow raises on broken files, by format.
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
@@ -56,9 +58,17 @@ class ReadOptions:
     exif: str = "auto"
 
 
+class Embedded(Protocol):
+    """An image file inside another file; its text says where, for messages."""
+
+    def exists(self) -> bool: ...
+
+    def read(self) -> bytes: ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Span:
-    """An image file inside another file: `length` bytes from `offset` on."""
+    """`length` bytes of a file from `offset` on; see `Embedded`."""
 
     path: str
     offset: int
@@ -66,6 +76,10 @@ class Span:
 
     def __str__(self) -> str:
         return f"{self.path}, bytes {self.offset} to {self.offset + self.length},"
+
+    def exists(self) -> bool:
+        """Whether the file that holds it is there."""
+        return Path(self.path).is_file()
 
     def read(self) -> bytes:
         """The bytes; fewer where the file ends before."""
@@ -78,7 +92,7 @@ class Span:
 class FrameFile:
     """Where a frame is stored and how to read it; `size` is height and width as served."""
 
-    path: str | Span
+    path: str | Embedded
     size: tuple[int, int]
     mask: str | None = None
     lens: lens_lib.Lens | None = None
@@ -88,22 +102,28 @@ class Frames(Sequence):
     """Frames of a scene, decoded on access: `frames[i]` is uint8 [H_i, W_i, 3]."""
 
     def __init__(self, files: Sequence[FrameFile], options: ReadOptions):
-        self._files = tuple(files)
-        self._options = options
+        self.files = tuple(files)
+        self.options = options
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return read_frame(self._files[index], self._options)
+        return read_frame(self.files[index], self.options)
+
+    def reduced(self, index: int, factor: float) -> np.ndarray:
+        """Frame `index`, up to `factor` times smaller; see `read_reduced`."""
+        return read_reduced(self.files[index], self.options, factor)
 
 
-def exists(path: str | Span) -> bool:
+def exists(path: str | Embedded) -> bool:
     """Whether there is a file at all."""
-    return Path(path.path if isinstance(path, Span) else path).is_file()
+    return Path(path).is_file() if isinstance(path, str) else path.exists()
 
 
-def stored_size(path: str | Span, options: ReadOptions, declared: tuple[int, int] | None = None):
+def stored_size(
+    path: str | Embedded, options: ReadOptions, declared: tuple[int, int] | None = None
+):
     """Height and width of an image as it will be served, from its header.
 
     Cheap: nothing is decoded, unless the end of a JPEG or PNG file is not where it should be.
@@ -142,6 +162,74 @@ def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
     if file.mask is not None and options.masks != "ignore":
         pixels = _masked(pixels, file.mask, BACKGROUNDS[options.masks])
     return lens_lib.undistort(pixels, file.lens) if file.lens else pixels
+
+
+def read_reduced(file: FrameFile, options: ReadOptions, factor: float) -> tuple[np.ndarray, int]:
+    """Decodes one frame at 1/n of its size, and n: 8, 4, 2 or 1, and at most `factor`.
+
+    Only plain JPEG files can be reduced while they are decoded, which saves most of the time; pixel
+    (x, y) then covers the square of n pixels from (n x, n y) on. All others come whole, n = 1.
+
+    Raises:
+      DataError: as `read_frame` does.
+    """
+    masked = file.mask is not None and options.masks != "ignore"
+    if factor < _REDUCTIONS[-1] or masked or file.lens:
+        return read_frame(file, options)
+    try:
+        with _open(file.path) as image:
+            if image.size != (file.size[1], file.size[0]) or (
+                _orientation(image, file.path, options.exif, file.size) != 1
+            ):
+                return read_frame(file, options)
+            _reduce(image, factor)
+            return to_rgb(image, BACKGROUNDS[options.background])
+    except _BROKEN as error:
+        raise _unreadable(file.path, error) from error
+
+
+def _reduce(image: Image.Image, factor: float) -> None:
+    """Lets a JPEG file be decoded at 1/n of its size, with the largest n."""
+    width, height = image.size
+    fitting = [n for n in _REDUCTIONS if n <= min(factor, width, height)]
+    if image.format == "JPEG" and fitting:
+        image.draft(None, (width // fitting[0], height // fitting[0]))
+
+
+def reduction(size: tuple[int, int], pixels: np.ndarray) -> int:
+    """n of a frame of `size` that `read_reduced` gave."""
+    for n in _REDUCTIONS:
+        if pixels.shape[:2] == tuple(-(-length // n) for length in size):
+            return n
+    return 1
+
+
+def read_original(file: FrameFile, options: ReadOptions) -> bytes | None:
+    """The bytes of an image file, if decoding them yields the frame and nothing is to be done.
+
+    None for turned, masked, distorted or transparent images and others than 8-bit JPEG and PNG.
+    The image is decoded, to find out whether it can be.
+
+    Raises:
+      DataError: as `read_frame` does.
+    """
+    if file.lens or (file.mask is not None and options.masks != "ignore"):
+        return None
+    try:
+        stored = Path(file.path).read_bytes() if isinstance(file.path, str) else file.path.read()
+        with Image.open(io.BytesIO(stored)) as image:
+            plain = (
+                image.format in ("JPEG", "PNG")
+                and image.mode in ("RGB", "L")
+                and "transparency" not in image.info
+                and image.size == (file.size[1], file.size[0])
+                and _orientation(image, file.path, options.exif, file.size) == 1
+            )
+            if plain:
+                image.load()
+            return stored if plain else None
+    except _BROKEN as error:
+        raise _unreadable(file.path, error) from error
 
 
 def read_photograph(path: str) -> np.ndarray:
@@ -223,6 +311,19 @@ def crop_resize(
     return np.asarray(resized)
 
 
+def recolour(image: np.ndarray, exposure: float, contrast: float, saturation: float) -> np.ndarray:
+    """An image uint8 [H, W, 3] with other exposure, contrast and saturation.
+
+    `exposure` scales all values, `contrast` their distance from the middle (127.5), `saturation`
+    that from the pixel's luma (Rec. 601); 1 leaves them.
+    """
+    colours = image.astype(np.float32) * exposure
+    colours = 127.5 + (colours - 127.5) * contrast
+    luma = colours @ np.array([0.299, 0.587, 0.114], np.float32)
+    colours = luma[..., None] + (colours - luma[..., None]) * saturation
+    return np.rint(np.clip(colours, 0, 255)).astype(np.uint8)
+
+
 def crop_resize_intrinsics(
     intrinsics: np.ndarray, box: tuple[float, float, float, float], height: int, width: int
 ) -> np.ndarray:
@@ -248,12 +349,12 @@ def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:
     return np.rint(pixels * mask + outside * (1.0 - mask)).astype(np.uint8)
 
 
-def _open(path: str | Span) -> Image.Image:
-    return Image.open(io.BytesIO(path.read()) if isinstance(path, Span) else path)
+def _open(path: str | Embedded) -> Image.Image:
+    return Image.open(path if isinstance(path, str) else io.BytesIO(path.read()))
 
 
 def _orientation(
-    image: Image.Image, path: str | Span, exif: str, declared: tuple[int, int] | None
+    image: Image.Image, path: str | Embedded, exif: str, declared: tuple[int, int] | None
 ) -> int:
     """The EXIF orientation (1 to 8) to undo; 1 is upright."""
     if image.format == "PNG" and "exif" not in image.info:
@@ -283,19 +384,19 @@ def _turn(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_TRANSPOSE[orientation]) if orientation != 1 else image
 
 
-def _has_end(path: str | Span, image_format: str | None) -> bool:
+def _has_end(path: str | Embedded, image_format: str | None) -> bool:
     """Whether a JPEG or PNG file ends as it should; other formats always pass."""
     ends = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
     if image_format not in ends:
         return True
-    if isinstance(path, Span):
+    if not isinstance(path, str):
         return path.read().endswith(ends[image_format])
     with Path(path).open("rb") as file:
         file.seek(-len(ends[image_format]), 2)
         return file.read() == ends[image_format]
 
 
-def _unreadable(path: str | Span, error: Exception) -> DataError:
+def _unreadable(path: str | Embedded, error: Exception) -> DataError:
     if isinstance(error, DataError):
         return error if str(path) in str(error) else DataError(f"{path}: {error}")
     if isinstance(error, FileNotFoundError):

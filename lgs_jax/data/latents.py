@@ -107,7 +107,9 @@ class Manifest:
     def _identity(self) -> dict[str, Any]:
         names = ("format", "step", "parameters", "num_scenes", "num_frames", "max_known")
         named = {name: getattr(self, name) for name in (*names, "latent_shape")}
-        return named | {f"data.{name}": value for name, value in self.data.items()}
+        # Settings that were added since these latents were encoded had their defaults then.
+        data = data_identity(DataSettings(num_scenes=1)) | self.data
+        return named | {f"data.{name}": value for name, value in data.items()}
 
 
 def data_identity(data: DataSettings) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 from lgs_jax.data import poses
 
 REFERENCES = ("first", "middle")
+SCALES = ("cameras", "cameras_robust")
 
 # The unit is never shorter than this part of the spread of all frames of the scene: a window in
 # which the camera rests would otherwise blow the scene up without bound.
@@ -19,24 +20,33 @@ def spread(centers: np.ndarray) -> float:
     return float(np.linalg.norm(centers - centers.mean(axis=0), axis=-1).mean())
 
 
+def robust_spread(centers: np.ndarray) -> float:
+    """Median distance of points [N, 3] from their median, which a minority cannot move far."""
+    return float(np.median(np.linalg.norm(centers - np.median(centers, axis=0), axis=-1)))
+
+
 def scene_unit(centers: np.ndarray, context: np.ndarray, scale: str | float) -> float:
     """Length of the scene's unit in the caller's world.
 
     Args:
       centers: all camera centres of the scene [F, 3].
       context: indices of the context views [V].
-      scale: "cameras": the mean distance of the context centres from their mean; or the length.
+      scale: "cameras": the mean distance of the context centres from their mean;
+        "cameras_robust": the median distance from their median, for poses of which some are wrong;
+        or the length.
 
     Raises:
-      ValueError: for "cameras" if no camera of the scene moves.
+      ValueError: for "cameras" if no camera of the scene moves, for "cameras_robust" if most do
+        not.
     """
-    if scale != "cameras":
+    if scale not in SCALES:
         return float(scale)
-    unit = max(spread(centers[context]), MIN_RELATIVE_UNIT * spread(centers))
+    measure = spread if scale == "cameras" else robust_spread
+    unit = max(measure(centers[context]), MIN_RELATIVE_UNIT * measure(centers))
     if not unit > 0:
         raise ValueError(
-            "all cameras stand in one place, so scale='cameras' has no length to use; set scale to "
-            "a number"
+            f"the cameras stand in one place, so {scale=} has no length to use; set scale to a "
+            "number"
         )
     return unit
 

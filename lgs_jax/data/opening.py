@@ -2,15 +2,17 @@
 
 import importlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from lgs_jax.data import images, scan
+from lgs_jax.data import images, mixture, normalize, scan
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.data.sources import packed as packed_source
 from lgs_jax.data.split import SPLITS, split_keys, subset
 
-_READERS = {
+READERS = {
     "realestate10k": "RealEstate10K",
     "pixelsplat": "PixelSplat",
     "mvimgnet": "MVImgNet",
@@ -30,21 +32,40 @@ def make_source(settings: DataSettings, split: str) -> Source:
     """
     if split not in SPLITS:
         raise ValueError(f"{split=} must be one of {SPLITS}")
+    if settings.mix:
+        parts = [
+            mixture.Part(make_source(part, split), part, weight) for part, weight in settings.parts
+        ]
+        return mixture.Mixture(parts)
     if settings.source == "procedural":
         return _procedural(settings, split)
-    module = importlib.import_module(f"lgs_jax.data.sources.{settings.source}")
-    reader = getattr(module, _READERS[settings.source])(settings.root)
-    drop_frames = _read_drop_frames(settings, reader.keys) if settings.drop_frames else {}
+    packed = settings.source == "packed"
+    reader = (
+        packed_source.Folder(settings.root, settings.verify)
+        if packed
+        else make_reader(settings.source, settings.root)
+    )
     options = scan.ScanOptions(
         min_frames=settings.plan.frames_needed,
         on_bad=settings.on_bad,
         verify=settings.verify,
-        drop_frames=drop_frames,
-        needs_motion=settings.scale == "cameras",
+        drop_frames=read_drop_frames(settings.root, settings.drop_frames, reader.keys),
+        needs_motion=settings.scale in normalize.SCALES,
         read=images.ReadOptions(settings.background, settings.masks, settings.exif),
     )
     keys = split_keys(subset(reader.keys, settings.num_scenes), settings.holdout, split)
-    return scan.ScannedSource(reader, options, keys)
+    make = packed_source.PackedSource if packed else scan.ScannedSource
+    return make(reader, options, keys)
+
+
+def make_reader(source: str, root: str) -> scan.Reader:
+    """The reader of a format of files, one of `READERS`.
+
+    Raises:
+      DataError: if the root does not hold the format.
+    """
+    module = importlib.import_module(f"lgs_jax.data.sources.{source}")
+    return getattr(module, READERS[source])(root)
 
 
 def _procedural(settings: DataSettings, split: str) -> Source:
@@ -66,9 +87,15 @@ def _procedural(settings: DataSettings, split: str) -> Source:
     )
 
 
-def _read_drop_frames(settings: DataSettings, keys: list[str]) -> dict[str, frozenset[str]]:
-    """The JSON file of frames to leave out."""
-    path = Path(settings.root) / settings.drop_frames
+def read_drop_frames(root: str, file: str, keys: Sequence[str]) -> dict[str, frozenset[str]]:
+    """The JSON file of frames to leave out, relative to `root`; nothing without a file.
+
+    Raises:
+      DataError: if it is missing, something else, or names scenes that are not among the keys.
+    """
+    if not file:
+        return {}
+    path = Path(root) / file
     expected = "expected a JSON object {scene: [frame names]}"
     try:
         listed = json.loads(path.read_text())

@@ -5,13 +5,13 @@ and a run resumes by starting at a later step. B scenes in a global batch.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import grain
 import numpy as np
 
+from lgs_jax.data import mixture
 from lgs_jax.data.assemble import scene_entry
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
@@ -27,7 +27,7 @@ Batch = dict[str, Any]
 _MAX_STEPS = 2**40
 
 # Numbers that keep the streams of one seed apart.
-_ORDER, _VIEWS, _DRAWS = 0, 1, 2
+_ORDER, _VIEWS, _DRAWS = 0, 1, 2  # `mixture` has 3
 
 
 def train_batches(
@@ -43,8 +43,9 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on.
 
-    Every scene is visited once per epoch, in an order that changes from epoch to epoch. Grain wants
-    absl's flags to be parsed: outside of `app.run`, call `absl.flags.FLAGS.mark_as_parsed()` first.
+    Every scene is visited once per epoch, in an order that changes from epoch to epoch; the sources
+    of a mixture have epochs of their own (`mixture.Order`). Grain wants absl's flags to be parsed:
+    outside of `app.run`, call `absl.flags.FLAGS.mark_as_parsed()` first.
 
     Args:
       source: the scenes.
@@ -68,7 +69,7 @@ def train_batches(
         raise ValueError(f"{seed=} and {start_step=} must not be negative")
     serve = _Scenes(source, settings) if latents is None else latents.entry
     slice_of_batch = (batch_size, local_size * host_index, local_size)
-    entries = _TrainEntries(serve, len(source), settings, seed, *slice_of_batch)
+    entries = _TrainEntries(serve, mixture.Order(source, seed), settings, seed, *slice_of_batch)
     dataset = grain.MapDataset.range(_MAX_STEPS * local_size).map(entries)
     dataset = dataset.batch(local_size)[start_step:]
     iterable = dataset.to_iter_dataset(
@@ -118,7 +119,7 @@ class _TrainEntries:
     def __init__(
         self,
         serve: Callable[..., Batch],
-        num_scenes: int,
+        order: mixture.Order,
         settings: DataSettings,
         seed: int,
         batch_size: int,
@@ -126,7 +127,7 @@ class _TrainEntries:
         local_size: int,
     ):
         self._serve = serve
-        self._num_scenes = num_scenes
+        self._order = order
         self._draws = settings.view_draws
         self._seed = seed
         self._batch_size = batch_size
@@ -136,8 +137,7 @@ class _TrainEntries:
     def __call__(self, i: int) -> Batch:
         step, place = divmod(i, self._local_size)
         number = step * self._batch_size + self._offset + place
-        epoch, position = divmod(number, self._num_scenes)
-        index = int(_epoch_order(self._seed, epoch, self._num_scenes)[position])
+        index, epoch = self._order(number)
         if self._draws is not None:
             return self._serve(index, epoch % self._draws)
         return self._serve(index, rng=np.random.default_rng([_VIEWS, self._seed, number]))
@@ -200,11 +200,6 @@ class _AllDraws:
             draw_entry(self.source, self.settings, index, draw, cache=cache)
             for draw in range(self.settings.view_draws)
         ]
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([_ORDER, seed, epoch]).permutation(count)
 
 
 def _local_size(batch_size: int, host_index: int, host_count: int) -> int:

@@ -16,6 +16,9 @@ from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding, Report
 
 VERIFY = ("quick", "headers", "full")
+NO_MOTION = (
+    "all cameras stand in one place, so scale='cameras' has no length to use; set scale to a number"
+)
 
 _SCAN_THREADS = 8
 
@@ -37,7 +40,7 @@ class RawFrame:
     """
 
     name: str
-    path: str | images.Span
+    path: str | images.Embedded
     pose: np.ndarray
     intrinsics: np.ndarray
     timestamp: float
@@ -169,8 +172,8 @@ def examine(reader: Reader, key: str, options: ScanOptions) -> Examined:
         return Examined(0, 0, [Finding(key, str(error))], None)
     found = len(scene.frames) + len(scene.faults)
     findings = [Finding(key, reason, name) for name, reason in scene.faults]
-    dropped = _dropped(key, options.drop_frames)
-    frames = [frame for frame in scene.frames if frame.name not in dropped]
+    left_out = dropped(key, options.drop_frames)
+    frames = [frame for frame in scene.frames if frame.name not in left_out]
     kept, files = [], []
     for frame, pose_fault in zip(frames, _pose_faults(frames), strict=True):
         try:
@@ -184,7 +187,7 @@ def examine(reader: Reader, key: str, options: ScanOptions) -> Examined:
         kept.append(frame)
         files.append(file)
     example = None
-    fault = _count_fault(found, len(kept), options.min_frames)
+    fault = count_fault(found, len(kept), options.min_frames)
     if not fault:
         example = _example(key, scene, kept, files, options.read)
         fault = _scene_fault(scene, example, options)
@@ -198,7 +201,8 @@ def _pose_faults(frames: Sequence[RawFrame]) -> list[str]:
     return poses.pose_faults(np.stack([frame.pose for frame in frames])) if frames else []
 
 
-def _dropped(key: str, drop_frames: Mapping[str, frozenset[str]]) -> frozenset[str]:
+def dropped(key: str, drop_frames: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """The frames of scene `key` that are listed, under its key or the last part of it."""
     nothing: frozenset[str] = frozenset()
     return drop_frames.get(key, nothing) | drop_frames.get(key.split("/")[-1], nothing)
 
@@ -251,7 +255,7 @@ def _lens(frame: RawFrame, intrinsics: np.ndarray, size: tuple[int, int]) -> len
     return found
 
 
-def _count_fault(found: int, kept: int, needed: int) -> str:
+def count_fault(found: int, kept: int, needed: int) -> str:
     """Whether there are too few frames; empty if not."""
     if not found:
         return "it has no frames; the camera file lists none"
@@ -269,13 +273,14 @@ def _scene_fault(scene: RawScene, example: Example, options: ScanOptions) -> str
     if scene.same_size and len(sizes) > 1:
         listed = ", ".join(f"{width}x{height}" for height, width in sizes)
         return f"its frames have several sizes ({listed}), expected one; re-extract the frames"
-    centers = example.centers
-    if options.needs_motion and np.ptp(centers, axis=0).max() <= 1e-9 * np.abs(centers).max():
-        return (
-            "all cameras stand in one place, so scale='cameras' has no length to use; "
-            "set scale to a number"
-        )
+    if options.needs_motion and stands_still(example.centers):
+        return NO_MOTION
     return ""
+
+
+def stands_still(centers: np.ndarray) -> bool:
+    """Whether all camera centres [F, 3] are the same point, up to rounding."""
+    return bool(np.ptp(centers, axis=0).max() <= 1e-9 * np.abs(centers).max())
 
 
 def _example(

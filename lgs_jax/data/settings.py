@@ -2,7 +2,7 @@
 
 import dataclasses
 import difflib
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from lgs_jax.data import images, normalize, report, scan, views
@@ -14,10 +14,26 @@ SOURCES = (
     "colmap",
     "transforms",
     "llff",
+    "packed",
     "procedural",
 )
 _OPTIONAL_COUNTS = ("num_scenes", "gap_max", "view_draws")
 CROPS = ("centre", "random")
+_REALS = ("beyond", "max_zoom", "colour_jitter", "weight", "overlap_min", "overlap_max")
+# Batches need one value of these.
+_SHARED = (
+    "height",
+    "width",
+    "context_views",
+    "target_views",
+    "view_draws",
+    "scale",
+    "reference",
+    "num_workers",
+    "num_threads",
+    "cache_mb",
+    "mix",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +45,7 @@ class DataSettings:
       root: folder of the data (or a transforms.json); unused by "procedural".
       height, width: of the images in a batch; frames are cropped to this shape and resized.
       context_views, target_views: encoded and held-out views of a scene.
-      selection, gap_min, gap_max, beyond: see `views.ViewPlan`.
+      selection, gap_min, gap_max, beyond, overlap_min, overlap_max: see `views.ViewPlan`.
       holdout: scenes for evaluation only: a fraction (by a stable hash of the key), or a list of
         keys, of their last parts, or of patterns such as "test/*".
       num_scenes: use only so many scenes of a folder (None: all); with "procedural", how many to
@@ -40,13 +56,20 @@ class DataSettings:
         e with number e mod K, whatever the seed; None: with a new choice at every visit. Latents
         that are encoded beforehand need a K.
       scale: unit of the scene: "cameras" for the mean distance of the context cameras from their
-        mean, or a length in the data's unit.
+        mean, "cameras_robust" for the median distance from their median, or a length in the data's
+        unit.
       crop: "centre", or "random" boxes in training.
       max_zoom: random boxes are up to so many times smaller than the largest one.
       flip: mirror half of the training scenes.
+      colour_jitter: exposure, contrast and saturation of a training scene are multiplied by factors
+        between exp(-j) and exp(j), the same for all of its views; 0: not.
       background, masks, exif: see `images.ReadOptions`.
       drop_frames: JSON file {scene: [frame names]} of frames to leave out, relative to the root.
       on_bad, verify: see `scan.ScanOptions`.
+      weight: share of this source in training, beside those of `mix`.
+      mix: further sources: for each a mapping of the keys that differ, such as {"source": "colmap",
+        "root": ..., "weight": 0.5}. Sizes, numbers of views, `view_draws`, `scale` and `reference`
+        are the same for all.
       num_workers: processes that prepare batches; 0: threads of this one.
       num_threads: threads per process.
       cache_mb: memory for decoded frames in total; 0: none.
@@ -62,6 +85,8 @@ class DataSettings:
     gap_min: int = 1
     gap_max: int | None = None
     beyond: float = 0.0
+    overlap_min: float = 0.3
+    overlap_max: float = 0.9
     holdout: float | tuple[str, ...] = 0.1
     num_scenes: int | None = None
     num_frames: int = 16
@@ -72,12 +97,15 @@ class DataSettings:
     crop: str = "centre"
     max_zoom: float = 1.0
     flip: bool = False
+    colour_jitter: float = 0.0
     background: str = "black"
     masks: str = "ignore"
     exif: str = "auto"
     drop_frames: str = ""
     on_bad: str = "skip"
     verify: str = "headers"
+    weight: float = 1.0
+    mix: tuple[Mapping[str, Any], ...] = dataclasses.field(default=(), hash=False)
     num_workers: int = 0
     num_threads: int = 4
     cache_mb: int = 512
@@ -99,7 +127,18 @@ class DataSettings:
             gap_min=self.gap_min,
             gap_max=self.gap_max,
             beyond=self.beyond,
+            overlap_min=self.overlap_min,
+            overlap_max=self.overlap_max,
         )
+
+    @property
+    def parts(self) -> list[tuple["DataSettings", float]]:
+        """Settings and weight of every source, this one first."""
+        own = dataclasses.replace(self, mix=())
+        return [
+            (part, part.weight)
+            for part in (own, *(dataclasses.replace(own, **dict(keys)) for keys in self.mix))
+        ]
 
     def _check_names(self) -> None:
         allowed = {
@@ -126,16 +165,19 @@ class DataSettings:
             "beyond": 0,
             "num_frames": 1,
             "max_zoom": 1,
+            "colour_jitter": 0,
             "num_workers": 0,
             "num_threads": 1,
             "cache_mb": 0,
         }
+        for name in ("weight", "overlap_min", "overlap_max"):
+            least[name] = 0
         least |= {name: 1 for name in _OPTIONAL_COUNTS if getattr(self, name) is not None}
         for name, bound in least.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or value < bound:
                 raise ValueError(f"data.{name}={value!r} must be a number >= {bound}")
-            if name not in ("beyond", "max_zoom") and not isinstance(value, int):
+            if name not in _REALS and not isinstance(value, int):
                 raise ValueError(f"data.{name}={value!r} must be a whole number")
 
     def _check_combinations(self) -> None:
@@ -144,11 +186,11 @@ class DataSettings:
                 f"data.gap_max={self.gap_max} is below data.gap_min={self.gap_min}; swap them"
             )
         if isinstance(self.scale, str):
-            check_name("data.scale", self.scale, ("cameras",))
+            check_name("data.scale", self.scale, normalize.SCALES)
             if self.context_views == 1:
                 raise ValueError(
-                    "data.scale='cameras' needs at least 2 data.context_views; set data.scale to "
-                    "a length in the data's unit"
+                    f"data.scale={self.scale!r} needs at least 2 data.context_views; set "
+                    "data.scale to a length in the data's unit"
                 )
         elif not self.scale > 0:
             raise ValueError(f"data.scale={self.scale} must be positive")
@@ -161,15 +203,40 @@ class DataSettings:
                 f"data.masks={self.masks!r} needs masks, and source={self.source!r} has none; set "
                 "data.masks='ignore'"
             )
+        if self.source == "packed" and (self.background, self.exif) != ("black", "auto"):
+            raise ValueError(
+                "data.background and data.exif have no effect on packed data, whose images are as "
+                "prepare-data has written them; remove them here and give them there"
+            )
         if self.max_zoom > 1 and self.crop != "random":
             raise ValueError(
                 f"data.max_zoom={self.max_zoom} has no effect with data.crop={self.crop!r}; set "
                 "data.crop='random'"
             )
+        if not 0 <= self.overlap_min <= self.overlap_max <= 1:
+            raise ValueError(
+                f"data.overlap_min={self.overlap_min} and data.overlap_max={self.overlap_max} must "
+                "lie in this order between 0 and 1"
+            )
+        self._check_mix()
         if self.source == "procedural":
             self._check_procedural()
         elif not self.root:
             raise ValueError(f"data.root is empty; set it to the folder of the {self.source} data")
+
+    def _check_mix(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"data.weight={self.weight} must be positive")
+        known = {field.name for field in dataclasses.fields(self)} - set(_SHARED)
+        for number, keys in enumerate(self.mix):
+            for name in keys:
+                if name in _SHARED:
+                    raise ValueError(
+                        f"data.mix[{number}] sets {name!r}, which must be the same for all sources"
+                    )
+                check_name(f"data.mix[{number}] has the key", name, known)
+        if self.mix:
+            self.parts  # noqa: B018  every part checks itself
 
     def _check_procedural(self) -> None:
         if self.num_scenes is None:

@@ -6,10 +6,13 @@ and targets lie between context views.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-SELECTIONS = ("gap", "distance")
+SELECTIONS = ("gap", "distance", "overlap")
+
+Measure = Callable[[int, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,9 +22,12 @@ class ViewPlan:
     Attributes:
       context, target: V and T.
       selection: "gap" spreads the context views evenly by frame number, "distance" evenly along the
-        camera's path.
+        camera's path; "overlap" does that in a window whose ends see as much in common as
+        `overlap_min` and `overlap_max` say.
       gap_min, gap_max: frames from one context view to the next (of their mean for "distance");
         `gap_max` None: the whole scene.
+      overlap_min, overlap_max: of the first and last context view, see `overlap`, for "overlap"
+        alone. Where no window fulfils them, the one that comes nearest is taken.
       beyond: how far targets may lie outside the window, as a fraction of its length.
     """
 
@@ -31,6 +37,8 @@ class ViewPlan:
     gap_min: int = 1
     gap_max: int | None = None
     beyond: float = 0.0
+    overlap_min: float = 0.3
+    overlap_max: float = 0.9
 
     @property
     def frames_needed(self) -> int:
@@ -39,7 +47,10 @@ class ViewPlan:
 
 
 def choose_views(
-    centers: np.ndarray, plan: ViewPlan, rng: np.random.Generator | None = None
+    centers: np.ndarray,
+    plan: ViewPlan,
+    rng: np.random.Generator | None = None,
+    overlap: Measure | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Indices of context [V] and target [T] frames, each ascending, none twice.
 
@@ -48,6 +59,7 @@ def choose_views(
       plan: what to choose.
       rng: draws the window and the targets; None: the longest window in the middle of the scene,
         with the targets half-way between neighbouring context views.
+      overlap: (frame, other frames [N]) -> overlaps [N] in [0, 1]; needed for "overlap".
 
     Where a window is too short to hold the targets between its context views, the nearest frames
     outside serve.
@@ -61,7 +73,12 @@ def choose_views(
             f"{frames} frames are too few for {plan}: it needs {plan.frames_needed}; "
             "ask for fewer views or a smaller gap_min"
         )
-    start, stop = _window(frames, plan, rng)
+    if plan.selection == "overlap":
+        if overlap is None:
+            raise ValueError("selection='overlap' needs a measure of overlap")
+        start, stop = _overlapping_window(frames, plan, rng, overlap)
+    else:
+        start, stop = _window(frames, plan, rng)
     if plan.selection == "gap":
         progress = np.arange(frames, dtype=np.float64)
     else:
@@ -77,6 +94,17 @@ def choose_views(
 
 def _window(frames: int, plan: ViewPlan, rng: np.random.Generator | None) -> tuple[int, int]:
     """First and last frame of the window."""
+    shortest, longest = _lengths(frames, plan)
+    if rng is None:
+        start = (frames - 1 - longest) // 2
+        return start, start + longest
+    length = int(rng.integers(shortest, longest, endpoint=True))
+    start = int(rng.integers(0, frames - 1 - length, endpoint=True))
+    return start, start + length
+
+
+def _lengths(frames: int, plan: ViewPlan) -> tuple[int, int]:
+    """Last minus first frame of the shortest and the longest window."""
     longest = frames - 1
     if plan.gap_max is not None:
         longest = min(longest, (plan.context - 1) * plan.gap_max)
@@ -84,13 +112,29 @@ def _window(frames: int, plan: ViewPlan, rng: np.random.Generator | None) -> tup
         longest = 0
     # Room for the targets between the context views, as far as there is any.
     shortest = max((plan.context - 1) * plan.gap_min, plan.context + plan.target - 1)
-    shortest = min(shortest, longest)
+    return min(shortest, longest), longest
+
+
+def _overlapping_window(
+    frames: int, plan: ViewPlan, rng: np.random.Generator | None, overlap: Measure
+) -> tuple[int, int]:
+    """First and last frame of a window whose ends overlap as the plan says, or nearly so."""
+    shortest, longest = _lengths(frames, plan)
     if rng is None:
-        start = (frames - 1 - longest) // 2
-        return start, start + longest
-    length = int(rng.integers(shortest, longest, endpoint=True))
-    start = int(rng.integers(0, frames - 1 - length, endpoint=True))
-    return start, start + length
+        lengths = np.arange(longest, shortest - 1, -1)
+        starts = (frames - 1 - lengths) // 2
+        pairs = np.stack([starts, starts + lengths], -1)
+        found = np.array([overlap(int(a), np.array([b]))[0] for a, b in pairs])
+        return tuple(pairs[np.argmin(_outside(found, plan))].tolist())
+    start = int(rng.integers(0, frames - 1 - shortest, endpoint=True))
+    stops = np.arange(start + shortest, min(start + longest, frames - 1) + 1)
+    outside = _outside(overlap(start, stops), plan)
+    return start, int(rng.choice(stops[outside == outside.min()]))
+
+
+def _outside(overlaps: np.ndarray, plan: ViewPlan) -> np.ndarray:
+    """How far overlaps lie outside the plan's bounds."""
+    return np.maximum(plan.overlap_min - overlaps, 0) + np.maximum(overlaps - plan.overlap_max, 0)
 
 
 def _path_length(centers: np.ndarray) -> np.ndarray:

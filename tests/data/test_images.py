@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgs_jax.data import images
+from lgs_jax.data import images, lens
 from lgs_jax.data.report import DataError
 
 OPTIONS = images.ReadOptions()
@@ -195,3 +195,58 @@ def test_resize_is_antialiased():
     small = images.crop_resize(stripes, (0, 0, 64, 64), 16, 16)
     inner = small[:, 2:-2].astype(int)  # the filter is cut off at the border
     assert np.abs(inner - 127).max() <= 4
+
+
+def smooth(height, width):
+    """A picture without fine detail, uint8 [height, width, 3]."""
+    y, x = np.mgrid[:height, :width] / max(height, width)
+    waves = [np.sin(9 * x + 3 * y), np.cos(7 * y - 2 * x), np.sin(8 * x * y + 1)]
+    return np.rint(127 + 110 * np.stack(waves, -1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(160, 240), (161, 243), (33, 47)])
+@pytest.mark.parametrize(("factor", "n"), [(1.9, 1), (2.0, 2), (5.0, 4), (100.0, 8)])
+def test_jpeg_files_are_reduced_while_decoded(tmp_path, size, factor, n):
+    path = tmp_path / "a.jpg"
+    Image.fromarray(smooth(*size)).save(path, quality=95)
+    file, options = images.FrameFile(str(path), size), images.ReadOptions()
+    reduced = images.read_reduced(file, options, factor)
+    assert reduced.shape[:2] == (-(-size[0] // n), -(-size[1] // n))
+    assert images.reduction(size, reduced) == n
+    whole = images.read_frame(file, options)
+    box = (5.0, 3.0, 29.0, 27.0)
+    ours = images.crop_resize(reduced, tuple(edge / n for edge in box), 3, 3)
+    theirs = images.crop_resize(whole, box, 3, 3)
+    # Filters of another shape see waves a little differently; a shift of n / 2 makes 20 and more.
+    assert np.abs(ours.astype(int) - theirs).mean() <= 8
+
+
+@pytest.mark.parametrize("case", ["png", "turned", "masked", "lens"])
+def test_other_frames_come_whole(tmp_path, case):
+    picture = Image.fromarray(smooth(40, 60))
+    path = tmp_path / ("a.png" if case == "png" else "a.jpg")
+    exif = Image.Exif()
+    if case == "turned":
+        exif[274] = 6
+    picture.save(path, exif=exif)
+    size = (60, 40) if case == "turned" else (40, 60)
+    mask = None
+    if case == "masked":
+        mask = str(tmp_path / "mask.png")
+        Image.new("L", (60, 40), 255).save(mask)
+    bent = lens.Lens((50.0, 50.0, 30.0, 20.0), (-0.1,), size) if case == "lens" else None
+    file = images.FrameFile(str(path), size, mask, bent)
+    options = images.ReadOptions(exif="apply", masks="black" if mask else "ignore")
+    np.testing.assert_array_equal(
+        images.read_reduced(file, options, 8.0), images.read_frame(file, options)
+    )
+    assert (images.read_original(file, options) is None) == (case != "png")
+
+
+def test_recolouring_by_hand():
+    image = np.array([[[100, 150, 200]]], np.uint8)
+    np.testing.assert_array_equal(images.recolour(image, 1, 1, 1), image)
+    np.testing.assert_array_equal(images.recolour(image, 0.5, 1, 1), [[[50, 75, 100]]])
+    np.testing.assert_array_equal(images.recolour(image, 1, 2, 1), [[[72, 172, 255]]])
+    grey = round(0.299 * 100 + 0.587 * 150 + 0.114 * 200)
+    np.testing.assert_array_equal(images.recolour(image, 1, 1, 0), [[[grey] * 3]])

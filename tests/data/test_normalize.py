@@ -63,3 +63,21 @@ def test_mirror_is_rigid_and_mirrors_what_is_seen():
         seen = (point - a[:3, 3]) @ a[:3, :3]
         seen_mirrored = (point * [-1, 1, 1] - b[:3, 3]) @ b[:3, :3]
         np.testing.assert_allclose(seen_mirrored, seen * [-1, 1, 1], atol=1e-12)
+
+
+def test_one_wrong_pose_does_not_move_the_robust_unit():
+    centers = np.random.default_rng(0).normal(size=(7, 3))
+    lost = centers.copy()
+    lost[3] = [1e4, -1e4, 0]
+    every = np.arange(7)
+    good, bad = (normalize.scene_unit(c, every, "cameras_robust") for c in (centers, lost))
+    assert bad == pytest.approx(good, rel=0.5)
+    assert normalize.scene_unit(lost, every, "cameras") > 1e3
+    np.testing.assert_allclose(
+        normalize.scene_unit(centers * 5 + 2, every, "cameras_robust"), 5 * good, rtol=1e-12
+    )
+
+
+def test_cameras_that_rest_have_no_unit():
+    with pytest.raises(ValueError, match="scale='cameras_robust' has no length to use"):
+        normalize.scene_unit(np.zeros((4, 3)), np.arange(4), "cameras_robust")

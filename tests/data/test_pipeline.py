@@ -322,3 +322,27 @@ def test_cache_is_bounded_and_travels_empty():
     assert len(copy) == 0
     copy.get(0, make)
     assert len(copy) == 1
+
+
+def test_colours_change_alike_in_all_views_and_not_in_evaluation(source):
+    plain = dataclasses.replace(SETTINGS, flip=False, crop="centre", max_zoom=1.0)
+    jittered = dataclasses.replace(plain, colour_jitter=0.3)
+    for a, b in zip(take(source, plain), take(source, jittered), strict=True):
+        for scene in range(4):
+            # Black stays one colour, the same in all views of the scene.
+            black = np.concatenate([a[g]["images"][scene] for g in ("context", "target")]) == 0
+            after = np.concatenate([b[g]["images"][scene] for g in ("context", "target")])
+            assert len(np.unique(after[black.all(axis=-1)])) == 1
+        assert np.any(a["context"]["images"] != b["context"]["images"])
+        np.testing.assert_array_equal(a["context"]["intrinsics"], b["context"]["intrinsics"])
+    fixed = [
+        next(iter(pipeline.eval_batches(source, s, batch_size=2, num_scenes=2)))
+        for s in (plain, jittered)
+    ]
+    assert_same(*fixed)
+
+
+def test_selection_by_overlap_serves(source):
+    settings = dataclasses.replace(SETTINGS, selection="overlap", overlap_min=0.8)
+    for a, b in zip(take(source, settings), take(source, settings), strict=True):
+        assert_same(a, b)

@@ -25,6 +25,8 @@ GOOD = {"source": "realestate10k", "root": "somewhere"}
         ({"max_zoom": 0.5}, r"data\.max_zoom=0\.5 must be a number >= 1"),
         ({"num_workers": -1}, r"data\.num_workers=-1"),
         ({"beyond": -0.1}, r"data\.beyond=-0\.1"),
+        ({"overlap_min": 0.8, "overlap_max": 0.5}, r"data\.overlap_min=0\.8 and data\.overlap_max"),
+        ({"colour_jitter": -0.1}, r"data\.colour_jitter=-0\.1 must be a number >= 0"),
         ({"gap_min": 5, "gap_max": 3}, r"data\.gap_max=3 is below data\.gap_min=5; swap them"),
         ({"scale": "camera"}, r"data\.scale='camera'.*did you mean 'cameras'"),
         ({"scale": -1.0}, r"data\.scale=-1\.0 must be positive"),

@@ -1,0 +1,107 @@
+"""python -m lgs_jax prepare-data: checks a data set once and packs it into a few large files.
+
+The result is read with `--config.data.source=packed --config.data.root=OUTPUT`, from a local disk
+or an object store. Bad frames and scenes are left out and reported; images are kept as they are
+stored unless --short-side or a mask, a lens or a turned image asks for more. The same command
+continues where it was stopped.
+
+  python -m lgs_jax prepare-data --source=realestate10k --root=data/re10k --output=packed/re10k \\
+      --short-side=128
+  python -m lgs_jax prepare-data --source=procedural --num-scenes=2000 --output=packed/rooms
+"""
+
+import argparse
+import os
+import sys
+
+from lgs_jax.data import opening, prepare, report
+from lgs_jax.data.settings import DataSettings
+
+
+def main(arguments: list[str]) -> int:
+    """Prepares what is missing; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options)
+    except (ValueError, OSError) as error:  # DataError among them
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepares, and says what was left out and how to use the rest."""
+    wanted = prepare.Options(
+        short_side=options.short_side,
+        codec=options.codec,
+        quality=options.quality,
+        min_frames=options.min_frames,
+        num_scenes=options.num_scenes,
+        background=options.background,
+        masks=options.masks,
+        exif=options.exif,
+        on_bad=options.on_bad,
+    )
+    found = prepare.prepare(
+        options.output,
+        _supplier(options, wanted),
+        wanted,
+        scenes_per_shard=options.scenes_per_shard,
+        num_workers=os.cpu_count() or 1 if options.workers is None else options.workers,
+        say=lambda text: print(text, flush=True),
+    )
+    print(found.summary(limit=options.show))
+    print(f"train with --config.data.source=packed --config.data.root={options.output}")
+
+
+def _supplier(options: argparse.Namespace, wanted: prepare.Options) -> prepare.Supplier:
+    if options.source != "procedural":
+        if not options.root:
+            raise ValueError(f"--root is missing; give the folder of the {options.source} data")
+        reader = opening.make_reader(options.source, options.root)
+        listed = opening.read_drop_frames(options.root, options.drop_frames, reader.keys)
+        return prepare.FromReader(reader, wanted, listed)
+    if options.root or options.drop_frames:
+        raise ValueError("--root and --drop-frames have no effect on procedural scenes")
+    settings = DataSettings(
+        source="procedural",
+        num_scenes=options.num_scenes,
+        num_frames=options.num_frames,
+        height=options.size,
+        width=options.size,
+        context_views=2,
+        target_views=1,
+        kind=options.kind,
+    )
+    name = f"procedural, kind={options.kind}, {options.num_frames} frames of {options.size}"
+    return prepare.FromSource(opening.make_source(settings, "train"), name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax prepare-data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults = prepare.Options()
+    add = parser.add_argument
+    add("--source", required=True, choices=(*opening.READERS, "procedural"), help="format")
+    add("--root", default="", help="folder of the data")
+    add("--output", required=True, help="folder to write to, local or gs://, s3://")
+    add("--short-side", type=int, help="reduce larger images to this; default: keep them")
+    add("--codec", choices=prepare.CODECS, default=defaults.codec, help="of changed images")
+    add("--quality", type=int, default=defaults.quality, help="of changed JPEG images")
+    add("--min-frames", type=int, default=defaults.min_frames, help="least frames of a scene")
+    add("--num-scenes", type=int, help="only so many scenes; needed for procedural ones")
+    add("--background", choices=("black", "white"), default=defaults.background)
+    add("--masks", choices=("ignore", "black", "white"), default=defaults.masks)
+    add("--exif", choices=("auto", "apply", "ignore"), default=defaults.exif)
+    add("--drop-frames", default="", help="JSON file {scene: [frames]}, relative to the root")
+    add("--on-bad", choices=report.POLICIES, default=defaults.on_bad)
+    add("--num-frames", type=int, default=16, help="of a procedural scene")
+    add("--size", type=int, default=64, help="sides of procedural images")
+    add("--kind", default="mixed", help="of procedural scenes")
+    add("--workers", type=int, help="processes; default: one a core; 0: none")
+    add("--scenes-per-shard", type=int, default=64, help="scenes to a file")
+    add("--show", type=int, default=20, help="findings to print; all are in the shards' lists")
+    return parser
