@@ -2,9 +2,13 @@
 
 import argparse
 
-from lgs_jax.cli import benchmark_rasterizer, benchmark_sampling
+from lgs_jax.cli import benchmark_data, benchmark_rasterizer, benchmark_sampling
 
-_BENCHMARKS = {"rasterizer": benchmark_rasterizer.main, "sampling": benchmark_sampling.main}
+_BENCHMARKS = {
+    "data": benchmark_data.main,
+    "rasterizer": benchmark_rasterizer.main,
+    "sampling": benchmark_sampling.main,
+}
 
 
 def main(arguments: list[str]) -> int:

@@ -51,3 +51,17 @@ def test_growth_is_printed_as_an_exponent(capsys, monkeypatch):
     for growth, quantity in ((gaussians, "gaussians"), (views, "views")):
         assert growth["exponent"] == quantity
         np.testing.assert_allclose([growth["forward_ms"], growth["gradient_ms"]], [1, 1.5])
+
+
+def test_the_loader_is_measured(capsys):
+    arguments = "benchmark data --workers 0 1 --seconds 0.2 --size 24 --batch-size 2 --json"
+    assert __main__.main([*arguments.split(), "--context-views=2", "--target-views=1"]) == 0
+    stages, *rates = map(json.loads, capsys.readouterr().out.splitlines())
+    assert set(stages["stages_us"]) == {"open scene", "decode", "crop and resize"}
+    assert [rate["workers"] for rate in rates] == [0, 1]
+    assert all(rate["views_per_second"] > 0 for rate in rates)
+
+
+def test_the_loader_needs_data(capsys, tmp_path):
+    assert __main__.main(["benchmark", "data", f"--root={tmp_path}"]) == 1
+    assert "holds no packed data" in capsys.readouterr().err
