@@ -1,0 +1,112 @@
+"""Which format is this? Looks at names only, nothing is opened."""
+
+import dataclasses
+from pathlib import Path
+
+from lgs_jax.data import images, packed
+from lgs_jax.data.report import DataError
+from lgs_jax.data.sources import colmap
+
+_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
+_SPLATS = (".ply", ".splat", ".spz", ".ksplat", ".sog")
+
+
+@dataclasses.dataclass(frozen=True)
+class Detected:
+    """A format and its root, as `config.data.source` and `config.data.root` take them."""
+
+    source: str
+    root: str
+
+
+def detect(path: str | Path) -> Detected:
+    """The format of a folder or file of posed photographs.
+
+    Raises:
+      DataError: if there is nothing, nothing that is known, or something without poses; it says
+        what was found and what to do.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _detect_file(path)
+    if not path.is_dir():
+        raise DataError(f"there is no {path}; give a folder of posed photographs")
+    for source, fits in _FOLDERS.items():
+        if fits(path):
+            return Detected(source, str(path))
+    raise DataError(f"{path} is of no known format: {_describe(path)}")
+
+
+def _detect_file(path: Path) -> Detected:
+    if path.suffix == ".json":
+        return Detected("transforms", str(path))
+    if path.suffix == ".torch":
+        return Detected("pixelsplat", str(path.parent))
+    if path.name == "poses_bounds.npy":
+        return Detected("llff", str(path.parent))
+    if path.suffix.lower() in _VIDEOS:
+        raise DataError(
+            f"{path} is a video without poses; extract frames and estimate poses with COLMAP, then "
+            "give that folder"
+        )
+    if path.suffix.lower() in _SPLATS:
+        raise DataError(f"{path} is a splat file, no photographs; render views of it first")
+    raise DataError(f"{path} is a file of no known kind; give a folder of posed photographs")
+
+
+def _any(folder: Path, *patterns: str) -> bool:
+    return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
+
+
+def _is_realestate10k(folder: Path) -> bool:
+    """Text files whose second line has 19 numbers."""
+    for pattern in ("*/*.txt", "*.txt"):
+        for file in sorted(folder.glob(pattern))[:3]:
+            lines = file.read_text(errors="replace").splitlines()[1:2]
+            if lines and len(lines[0].split()) == 19:
+                return True
+    return False
+
+
+def _is_mvimgnet(folder: Path) -> bool:
+    return _any(folder, "*/*/sparse/0/cameras.*")
+
+
+def _is_colmap(folder: Path) -> bool:
+    return any(
+        colmap.find_model(place) is not None
+        for place in (folder, *(child for child in sorted(folder.iterdir()) if child.is_dir()))
+    )
+
+
+_FOLDERS = {
+    "packed": lambda folder: (folder / packed.MANIFEST).is_file(),
+    "pixelsplat": lambda folder: _any(folder, "*.torch", "*/*.torch"),
+    "transforms": lambda folder: _any(
+        folder, *(f"{deep}transforms{end}.json" for deep in ("", "*/") for end in ("", "_train"))
+    ),
+    "llff": lambda folder: _any(folder, "poses_bounds.npy", "*/poses_bounds.npy"),
+    "mvimgnet": _is_mvimgnet,
+    "colmap": _is_colmap,
+    "realestate10k": _is_realestate10k,
+}
+
+
+def _describe(folder: Path) -> str:
+    """What is in a folder that is no data set, and what to do about it."""
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    pictures = sum(file.suffix in images.SUFFIXES for file in files)
+    videos = sum(file.suffix.lower() in _VIDEOS for file in files)
+    splats = sum(file.suffix.lower() in _SPLATS for file in files)
+    if pictures:
+        return (
+            f"{pictures} images but no poses; estimate them with COLMAP (or pycolmap) and give the "
+            "folder with sparse/0 and images"
+        )
+    if videos:
+        return f"{videos} videos without poses; extract frames and estimate poses with COLMAP"
+    if splats:
+        return f"{splats} splat files, no photographs"
+    if not files:
+        return "it is empty"
+    return f"{len(files)} files, e.g. {files[0].name}; known formats: {', '.join(_FOLDERS)}"

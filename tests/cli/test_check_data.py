@@ -1,0 +1,126 @@
+"""check-data from the shell: format found, faults named, verdict and pictures written."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgs_jax.cli import check_data
+from lgs_jax.data import opening, packed, pipeline, prepare
+
+GL = np.diag([1.0, -1.0, -1.0, 1.0])
+
+
+@pytest.fixture(scope="module")
+def example():
+    settings = pipeline.DataSettings(
+        source="procedural",
+        num_scenes=3,
+        num_frames=8,
+        height=128,
+        width=160,
+        context_views=2,
+        target_views=1,
+    )
+    found = pipeline.make_source(settings, "train")[2]
+    found.images.prefetch(range(8))
+    return found
+
+
+def write_transforms(folder, example, axes=GL):
+    """The scene as a transforms.json; OpenGL axes unless told otherwise."""
+    (folder / "images").mkdir(parents=True)
+    fx, fy, cx, cy = example.intrinsics[0].tolist()
+    content = {"fl_x": fx, "fl_y": fy, "cx": cx, "cy": cy, "frames": []}
+    for i, pose in enumerate(example.world_from_cam):
+        Image.fromarray(np.asarray(example.images[i])).save(folder / "images" / f"{i}.png")
+        matrix = (pose @ axes).tolist()
+        content["frames"].append({"file_path": f"images/{i}.png", "transform_matrix": matrix})
+    (folder / "transforms.json").write_text(json.dumps(content))
+    return folder
+
+
+def run(path, tmp_path, *options):
+    output = tmp_path / "out"
+    status = check_data.main([str(path), f"--output={output}", *options])
+    return status, json.loads((output / "verdict.json").read_text()), output
+
+
+def test_a_good_capture(example, tmp_path, capsys):
+    status, verdict, output = run(write_transforms(tmp_path / "fox", example), tmp_path)
+    assert status == 0
+    assert verdict["verdict"] == "good"
+    assert verdict["format"] == "transforms"
+    (scene,) = verdict["scenes"]
+    assert scene["tested_with"] == "matches"
+    assert scene["share_that_fits"] > 0.9
+    assert not scene["faults"]
+    with Image.open(output / scene["picture"]) as picture:
+        assert picture.width == 1200
+    text = capsys.readouterr().out
+    assert "format transforms" in text
+    assert "verdict: good" in text
+
+
+def test_the_wrong_axes_are_named(example, tmp_path, capsys):
+    folder = write_transforms(tmp_path / "fox", example, axes=np.eye(4))
+    status, verdict, _ = run(folder, tmp_path)
+    assert status == 1
+    assert verdict["verdict"] == "faults"
+    (fault,) = verdict["scenes"][0]["faults"]
+    assert fault["kind"] == "opencv_axes"
+    assert "the poses look like OpenCV's camera axes" in capsys.readouterr().out
+
+
+def test_files_that_cannot_be_used_are_faults(example, tmp_path, capsys):
+    folder = write_transforms(tmp_path / "fox", example)
+    broken = folder / "images" / "3.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    status, verdict, _ = run(folder, tmp_path)
+    assert status == 1
+    (finding,) = verdict["unusable"]
+    assert finding["frame"] == "images/3.png"
+    assert "cut off" in finding["reason"]
+    assert verdict["scenes"][0]["frames"] == 7
+    assert "left out as bad: 0 scenes and 1 frames" in capsys.readouterr().out
+
+
+def test_packed_data_are_checked_too(example, tmp_path):
+    write_transforms(tmp_path / "raw", example)
+    options = prepare.Options()
+    supplier = prepare.FromReader(opening.make_reader("transforms", str(tmp_path / "raw")), options)
+    prepare.prepare(tmp_path / "packed", supplier, options, num_workers=0)
+    status, verdict, _ = run(tmp_path / "packed", tmp_path)
+    assert (status, verdict["format"]) == (0, "packed")
+    assert packed.MANIFEST in {path.name for path in (tmp_path / "packed").iterdir()}
+
+
+def test_what_cannot_be_read_is_status_2(tmp_path, capsys):
+    assert check_data.main([str(tmp_path / "nothing")]) == 2
+    assert "there is no" in capsys.readouterr().err
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    assert check_data.main([str(tmp_path)]) == 2
+    assert "1 images but no poses; estimate them with COLMAP" in capsys.readouterr().err
+
+
+def test_scenes_without_texture_are_tested_with_splats(example, tmp_path, monkeypatch, capsys):
+    from lgs_jax.data.checks.scene import Fault
+    from lgs_jax.inference import pose_fit
+
+    folder = write_transforms(tmp_path / "flat", example)
+    for path in (folder / "images").iterdir():
+        Image.new("RGB", (160, 128), (90, 100 + 8 * int(path.stem), 90)).save(path)
+    status, verdict, _ = run(folder, tmp_path, "--no-fit")
+    assert (status, verdict["scenes"][0]["tested_with"]) == (0, "nothing")
+    seen = []
+
+    def faults(scene, convention):
+        seen.append((len(scene), convention.cam_from_world))
+        return [Fault("inverted", "the poses look like inverses", "invert them")]
+
+    monkeypatch.setattr(pose_fit, "faults", faults)
+    status, verdict, _ = run(folder, tmp_path)
+    assert seen == [(8, False)]
+    assert (status, verdict["scenes"][0]["tested_with"]) == (1, "splats")
+    assert "too few points in common" in capsys.readouterr().out
