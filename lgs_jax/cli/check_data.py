@@ -8,8 +8,9 @@ repeated frames, repeated poses, exposure jumps, blur, missing parallax. Points 
 OpenCV (pip install 'lgs_jax[check]'); without it, or without texture, small splat models are fitted
 under the likeliest readings of the poses and compared at held-out views.
 
-Writes verdict.json and a picture of each scene looked at. Exit status: 0 without faults, 1 with, 2
-if the data cannot be read at all.
+Writes verdict.json, a picture of each scene looked at, and drop_frames.json where single frames are
+at fault, for --config.data.drop_frames. Exit status: 0 without faults, 1 with, 2 if the data cannot
+be read at all.
 
   python -m lgs_jax check-data data/my_capture
 """
@@ -31,6 +32,7 @@ from lgs_jax.data.checks import scene as scene_check
 from lgs_jax.data.checks.conventions import FileConvention
 from lgs_jax.data.split import subset
 
+_DROP_FRAMES = "drop_frames.json"
 _GL = np.diag([1.0, -1.0, -1.0])
 _CONVENTIONS = {
     "transforms": FileConvention(cam_from_world=False, axes=_GL),
@@ -85,8 +87,24 @@ def run(options: argparse.Namespace) -> int:
         "unusable": [dataclasses.asdict(finding) for finding in listed.findings],
     }
     (output / "verdict.json").write_text(json.dumps(verdict, indent=1) + "\n")
+    _write_drop_frames(scenes, output / _DROP_FRAMES)
     _summarise(verdict, listed, output)
     return 1 if faults else 0
+
+
+def _write_drop_frames(scenes: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """The frames that faults name, as `data.drop_frames` takes them; no file if there are none."""
+    listed = {
+        entry["key"]: sorted(
+            {name for f in entry["faults"] if f["level"] == "fault" for name in f["frames"]}
+        )
+        for entry in scenes
+    }
+    listed = {key: names for key, names in listed.items() if names}
+    path.unlink(missing_ok=True)
+    if listed:
+        path.write_text(json.dumps(listed, indent=1) + "\n")
+        print(f"to leave these frames out: --config.data.drop_frames={path.resolve()}")
 
 
 def _scenes(source: str, root: str):

@@ -6,6 +6,8 @@ import numpy as np
 
 # A rotation may be off by rounding in a text file, not more: max |R^T R - I|.
 MAX_ROTATION_ERROR = 1e-3
+# Beyond this a coordinate is no place but a damaged number; it counts as infinite.
+MAX_COORDINATE = 1e12
 
 # Turns camera axes of OpenGL (x right, y up, z back) into OpenCV's and back.
 CV_FROM_GL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -22,9 +24,10 @@ def invert(b_from_a: np.ndarray) -> np.ndarray:
 
 
 def rotation_from_quat(quat: np.ndarray) -> np.ndarray:
-    """Rotation matrix [3, 3] of a wxyz quaternion [4]; NaN if its length is zero."""
-    length = np.linalg.norm(quat)
-    w, x, y, z = np.asarray(quat, np.float64) / (length if length > 0 else np.nan)
+    """Rotation matrix [3, 3] of a wxyz quaternion [4]; NaN if its length is zero or infinite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        length = np.linalg.norm(quat)
+        w, x, y, z = np.asarray(quat, np.float64) / (length if length > 0 else np.nan)
     return np.array(
         [
             [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -43,10 +46,11 @@ def from_parts(rotation: np.ndarray, shift: np.ndarray) -> np.ndarray:
 
 def pose_faults(maps: np.ndarray) -> list[str]:
     """What is wrong with each of N rigid maps [N, 4, 4]; empty where nothing is."""
+    finite = (np.abs(maps) < MAX_COORDINATE).all(axis=(1, 2))  # NaN is not less
+    maps = np.where(finite[:, None, None], maps, 0.0)
     rotations = maps[:, :3, :3]
     errors = np.abs(np.swapaxes(rotations, 1, 2) @ rotations - np.eye(3)).max(axis=(1, 2))
-    finite = np.isfinite(maps).all(axis=(1, 2))
-    mirrors = np.linalg.det(np.where(finite[:, None, None], rotations, 0.0)) < 0
+    mirrors = np.linalg.det(rotations) < 0
     return [
         _pose_fault(*values)
         for values in zip(finite.tolist(), errors.tolist(), mirrors.tolist(), strict=True)

@@ -86,6 +86,29 @@ def test_files_that_cannot_be_used_are_faults(example, tmp_path, capsys):
     assert "left out as bad: 0 scenes and 1 frames" in capsys.readouterr().out
 
 
+def test_single_bad_frames_can_be_left_out(example, tmp_path, capsys):
+    folder = write_transforms(tmp_path / "fox", example)
+    path = folder / "images"
+    (path / "4.png").write_bytes((path / "3.png").read_bytes())
+    _, verdict, output = run(folder, tmp_path)
+    assert [fault["kind"] for fault in verdict["scenes"][0]["faults"]] == ["repeated_images"]
+    listed = output / "drop_frames.json"
+    assert json.loads(listed.read_text()) == {"fox": ["images/4.png"]}
+    assert f"--config.data.drop_frames={listed}" in capsys.readouterr().out
+    data = pipeline.DataSettings(
+        source="transforms",
+        root=str(folder),
+        context_views=2,
+        target_views=1,
+        holdout=0.0,
+        drop_frames=str(listed),
+    )
+    assert len(pipeline.make_source(data, "train")[0]) == 7
+    Image.fromarray(np.asarray(example.images[4])).save(path / "4.png")
+    assert run(folder, tmp_path)[0] == 0
+    assert not listed.exists()
+
+
 def test_packed_data_are_checked_too(example, tmp_path):
     write_transforms(tmp_path / "raw", example)
     options = prepare.Options()

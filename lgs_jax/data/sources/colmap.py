@@ -214,6 +214,8 @@ def _images_from_bytes(data: bytes) -> list[Image]:
         offset += struct.calcsize("<I7dI")
         end = data.index(b"\0", offset)
         name = data[offset:end].decode()
+        if not name:
+            raise ValueError(f"image {len(images)} has no name")
         (points,) = struct.unpack_from("<Q", data, end + 1)
         offset = end + 9 + 24 * points
         if offset > len(data):

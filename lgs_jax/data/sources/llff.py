@@ -6,6 +6,7 @@ right, back, and a last column of height, width and focal length in pixels of th
 Mildenhall et al., "Local light field fusion", https://github.com/Fyusion/LLFF.
 """
 
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from lgs_jax.data.scan import RawFrame, RawScene
 from lgs_jax.data.sources.colmap import natural_order
 
 _FILE = "poses_bounds.npy"
+# What NumPy raises on broken files, of which it parses the header as Python.
+_BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
 _EXPECTED = f"<scene>/{_FILE} and <scene>/images/*, or a folder of such folders"
 
 
@@ -66,7 +69,7 @@ def _read_rows(path: Path) -> np.ndarray:
     """The numbers [N, 17], float64."""
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except _BROKEN as error:
         raise DataError(f"{path} is no readable .npy file ({error}); restore it") from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
         raise DataError(f"{path} holds no plain array of numbers; export it again")
@@ -75,7 +78,7 @@ def _read_rows(path: Path) -> np.ndarray:
             f"{path} has the shape {rows.shape}, expected [N, 17] (3x5 matrix, near, far); "
             "export it again"
         )
-    return rows.astype(np.float64)
+    return np.where(np.abs(rows) < poses.MAX_COORDINATE, rows, np.nan).astype(np.float64)
 
 
 def _image_files(folder: Path) -> list[Path]:
@@ -92,7 +95,7 @@ def _frame(number: int, row: np.ndarray, file: Path) -> RawFrame:
     matrix = row[:15].reshape(3, 5)
     down, right, back = matrix[:, :3].T
     height, width, focal = matrix[:, 4]
-    if not (height > 0 and width > 0):
+    if not (height >= 1 and width >= 1):
         raise DataError(
             f"row {number} declares images of {width:g}x{height:g} pixels; export {_FILE} again"
         )

@@ -1,0 +1,202 @@
+"""Damaged files of every format: a clear error or scenes that pass all checks, nothing else.
+
+100 mutations of every file; for more, LGS_JAX_FUZZ=10000 python -m pytest tests/data/test_fuzz.py.
+"""
+
+import os
+import struct
+
+import hypothesis
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+
+from lgs_jax.data import images, opening, packed, prepare, scan
+from lgs_jax.data.report import DataError
+from lgs_jax.data.sources import packed as packed_source
+
+EXAMPLES = int(os.environ.get("LGS_JAX_FUZZ", "100"))
+FUZZ = hypothesis.settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)
+
+# Values that lengths, counts and floats choke on.
+_EVIL = [
+    b"\xff" * 8,
+    b"\x00" * 8,
+    struct.pack("<Q", 2**63 - 1),
+    struct.pack("<Q", 2**40),
+    struct.pack("<I", 2**31),
+    struct.pack("<d", float("nan")),
+    struct.pack("<d", 1e308),
+    struct.pack("<f", float("inf")),
+    b"9" * 30,
+    b"-1e999",
+    b"null",
+    b"\n\n",
+    b'"',
+]
+_EDIT = st.one_of(
+    st.tuples(st.just("set"), st.floats(0, 1), st.integers(0, 255)),
+    st.tuples(st.just("cut"), st.floats(0, 1), st.just(0)),
+    st.tuples(st.just("drop"), st.floats(0, 1), st.integers(1, 40)),
+    st.tuples(st.just("write"), st.floats(0, 1), st.integers(0, len(_EVIL) - 1)),
+    st.tuples(st.just("insert"), st.floats(0, 1), st.integers(0, len(_EVIL) - 1)),
+    st.tuples(st.just("repeat"), st.floats(0, 1), st.integers(1, 200)),
+)
+EDITS = st.lists(_EDIT, min_size=1, max_size=6)
+
+
+def mutated(data: bytes, edits) -> bytes:
+    changed = bytearray(data)
+    for kind, place, value in edits:
+        at = int(place * len(changed))
+        if kind == "set" and at < len(changed):
+            changed[at] = value
+        elif kind == "cut":
+            del changed[at:]
+        elif kind == "drop":
+            del changed[at : at + value]
+        elif kind == "write":
+            changed[at : at + len(_EVIL[value])] = _EVIL[value]
+        elif kind == "insert":
+            changed[at:at] = _EVIL[value]
+        elif kind == "repeat":
+            changed[at:at] = changed[at : at + value]
+    return bytes(changed)
+
+
+def write_colmap(folder, formats, scene, *, binary):
+    names = [f"{i}.png" for i in range(len(scene.world_from_cam))]
+    formats.write_colmap(
+        folder,
+        scene.world_from_cam,
+        scene.size,
+        ("PINHOLE", scene.intrinsics.tolist()),
+        names=names,
+        binary=binary,
+    )
+    for i, name in enumerate(names):
+        formats.save_image(folder / "images" / name, scene.image(i))
+
+
+CASES = {
+    "colmap cameras.bin": (
+        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=True), "sparse/0/cameras.bin"
+    ),
+    "colmap images.bin": (
+        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=True), "sparse/0/images.bin"
+    ),
+    "colmap cameras.txt": (
+        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=False), "sparse/0/cameras.txt"
+    ),
+    "colmap images.txt": (
+        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=False), "sparse/0/images.txt"
+    ),
+    "llff": ("llff", lambda d, f, s: f.write_llff(d, s), "poses_bounds.npy"),
+    "transforms": ("transforms", lambda d, f, s: f.write_transforms(d, s), "transforms.json"),
+    "realestate10k": (
+        "realestate10k", lambda d, f, s: f.write_realestate10k(d, s, "clip"), "train/clip.txt"
+    ),
+    "png": ("transforms", lambda d, f, s: f.write_transforms(d, s), "images/000.png"),
+    "jpeg": (
+        "transforms", lambda d, f, s: f.write_transforms(d, s, suffix=".jpg"), "images/000.jpg"
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scene(formats):
+    return formats.make_dot_scene(num_frames=4)
+
+
+def check_scene(example):
+    """What every reader promises of the scenes that it serves."""
+    example.check()
+    assert np.isfinite(example.world_from_cam).all()
+    turn = example.world_from_cam[:, :3, :3]
+    assert np.abs(np.swapaxes(turn, 1, 2) @ turn - np.eye(3)).max() < 1e-6
+    assert (example.intrinsics[:, :2] > 0).all()
+
+
+def read_all(source, root):
+    """Opens a folder and reads all of it, pictures included; what was found wrong."""
+    reader = opening.make_reader(source, str(root))
+    findings = []
+    for key in reader.keys:
+        examined = scan.examine(reader, key, scan.ScanOptions())
+        findings += examined.findings
+        if examined.example is None:
+            assert examined.findings
+            continue
+        kept = len(examined.example)
+        assert kept + len([f for f in examined.findings if f.frame]) == examined.found
+        check_scene(examined.example)
+        for i in range(kept):
+            picture = np.asarray(examined.example.images[i])
+            assert picture.shape[:2] == tuple(examined.example.sizes[i])
+    return [str(finding) for finding in findings]
+
+
+def read_packed(folder):
+    """Opens a packed folder and reads all of it."""
+    packed._reader.cache_clear()  # readers keep files open
+    found = packed_source.Folder(folder)
+    for example in packed_source.PackedSource(found, scan.ScanOptions(), found.keys):
+        check_scene(example)
+        for i in range(len(example)):
+            assert np.asarray(example.images[i]).shape == (*example.sizes[i], 3)
+    return []
+
+
+def fuzz(path, read):
+    """Reads mutations of a file; anything but a DataError fails."""
+    good = path.read_bytes()
+    assert read() == []
+    refused = []
+
+    @FUZZ
+    @hypothesis.given(EDITS)
+    def run(edits):
+        path.write_bytes(mutated(good, edits))
+        try:
+            findings = read()
+        except DataError as error:
+            findings = [str(error)]
+        refused.extend(findings)
+
+    run()
+    assert refused
+    assert min(map(len, refused)) > 20
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_damaged_files(formats, scene, tmp_path_factory, case):
+    source, write, name = CASES[case]
+    root = tmp_path_factory.mktemp("fuzz")
+    write(root, formats, scene)
+    fuzz(root / name, lambda: read_all(source, root))
+
+
+@pytest.mark.parametrize("name", ["shard_00000.array_record", "shard_00000.json", "manifest.json"])
+def test_damaged_packed_data(formats, scene, tmp_path_factory, name):
+    root = tmp_path_factory.mktemp("fuzz")
+    formats.write_transforms(root / "raw", scene)
+    options = prepare.Options()
+    reader = opening.make_reader("transforms", str(root / "raw"))
+    supplier = prepare.FromReader(reader, options)
+    prepare.prepare(root / "packed", supplier, options, num_workers=0)
+    fuzz(root / "packed" / name, lambda: read_packed(root / "packed"))
+
+
+@FUZZ
+@hypothesis.given(st.binary(max_size=400))
+def test_arbitrary_bytes_are_no_picture(tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / "any.jpg"
+    path.write_bytes(data)
+    with pytest.raises(DataError):
+        images.stored_size(str(path), images.ReadOptions())
