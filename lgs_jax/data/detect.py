@@ -42,6 +42,8 @@ def _detect_file(path: Path) -> Detected:
         return Detected("transforms", str(path))
     if path.suffix == ".torch":
         return Detected("pixelsplat", str(path.parent))
+    if path.suffix == ".zip":
+        return Detected("mvimgnet", str(path))
     if path.name == "poses_bounds.npy":
         return Detected("llff", str(path.parent))
     if path.suffix.lower() in _VIDEOS:
@@ -69,7 +71,7 @@ def _is_realestate10k(folder: Path) -> bool:
 
 
 def _is_mvimgnet(folder: Path) -> bool:
-    return _any(folder, "*/*/sparse/0/cameras.*")
+    return _any(folder, "*/*/sparse/0/cameras.*", "*.zip")
 
 
 def _is_colmap(folder: Path) -> bool:

@@ -5,13 +5,14 @@
 
 import os
 import struct
+import zipfile
 
 import hypothesis
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from lgs_jax.data import images, opening, packed, prepare, scan
+from lgs_jax.data import archives, images, opening, packed, prepare, scan
 from lgs_jax.data.report import DataError
 from lgs_jax.data.sources import packed as packed_source
 
@@ -84,6 +85,13 @@ def write_colmap(folder, formats, scene, *, binary):
         formats.save_image(folder / "images" / name, scene.image(i))
 
 
+def write_zip(folder, formats, scene):
+    write_colmap(folder / "plain", formats, scene, binary=True)
+    with zipfile.ZipFile(folder / "part.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted((folder / "plain").rglob("*.*")):
+            archive.write(path, f"3/abc/{path.relative_to(folder / 'plain')}")
+
+
 CASES = {
     "colmap cameras.bin": (
         "colmap", lambda d, f, s: write_colmap(d, f, s, binary=True), "sparse/0/cameras.bin"
@@ -97,6 +105,7 @@ CASES = {
     "colmap images.txt": (
         "colmap", lambda d, f, s: write_colmap(d, f, s, binary=False), "sparse/0/images.txt"
     ),
+    "mvimgnet zip": ("mvimgnet", write_zip, "part.zip"),
     "llff": ("llff", lambda d, f, s: f.write_llff(d, s), "poses_bounds.npy"),
     "transforms": ("transforms", lambda d, f, s: f.write_transforms(d, s), "transforms.json"),
     "realestate10k": (
@@ -125,6 +134,8 @@ def check_scene(example):
 
 def read_all(source, root):
     """Opens a folder and reads all of it, pictures included; what was found wrong."""
+    for opened in (archives._open, archives._names, packed._reader):
+        opened.cache_clear()  # they keep files open
     reader = opening.make_reader(source, str(root))
     findings = []
     for key in reader.keys:
@@ -144,7 +155,7 @@ def read_all(source, root):
 
 def read_packed(folder):
     """Opens a packed folder and reads all of it."""
-    packed._reader.cache_clear()  # readers keep files open
+    packed._reader.cache_clear()  # it keeps files open
     found = packed_source.Folder(folder)
     for example in packed_source.PackedSource(found, scan.ScanOptions(), found.keys):
         check_scene(example)

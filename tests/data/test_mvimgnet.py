@@ -1,8 +1,12 @@
 """MVImgNet folders, with the faults that the real one is known for."""
 
+import pickle
+import zipfile
+
 import numpy as np
 import pytest
 
+from lgs_jax.data import archives
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import ScannedSource, ScanOptions, examine
 from lgs_jax.data.sources.mvimgnet import MVImgNet
@@ -105,3 +109,60 @@ def test_rendered_objects(shared):
         centre = np.linalg.solve(planes.sum(0), np.einsum("fij,fj->i", planes, poses[:, :3, 3]))
         depth = np.einsum("fi,fi->f", axes, centre - poses[:, :3, 3])
         assert (depth > 0).all()
+
+
+class TestArchives:
+    """The same instances inside zip archives, as they are published."""
+
+    @pytest.fixture(params=[zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+    def zipped(self, request, root, tmp_path_factory):
+        folder = tmp_path_factory.mktemp("zips")
+        parts = {"mvi_00.zip": ("2/aaa",), "mvi_01.zip": ("2/ccc", "10/bbb")}
+        for name, keys in parts.items():
+            with zipfile.ZipFile(folder / name, "w", request.param) as archive:
+                for path in sorted(path for key in keys for path in (root / key).rglob("*")):
+                    inner = path.relative_to(root)
+                    archive.write(path, f"mvi/{inner}" if name == "mvi_01.zip" else str(inner))
+        (folder / "classes.txt").write_bytes((root / "classes.txt").read_bytes())
+        return folder
+
+    def test_scenes_are_those_of_the_folders(self, root, zipped):
+        ours, theirs = (ScannedSource(MVImgNet(r), ScanOptions()) for r in (zipped, root))
+        assert ours.class_names == theirs.class_names
+        assert len(ours) == 3
+        ours = pickle.loads(pickle.dumps(ours))
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a.key, a.class_label, a.frame_names) == (b.key, b.class_label, b.frame_names)
+            np.testing.assert_array_equal(a.world_from_cam, b.world_from_cam)
+            for i in range(len(a)):
+                np.testing.assert_array_equal(a.images[i], b.images[i])
+
+    def test_one_archive_is_a_data_set(self, zipped):
+        assert MVImgNet(zipped / "mvi_01.zip").keys == ["2/ccc", "10/bbb"]
+
+    def test_missing_images_are_reported(self, zipped, root):
+        with zipfile.ZipFile(zipped / "more.zip", "w") as archive:
+            for name in ("cameras.bin", "images.bin"):
+                path = root / "2/aaa/sparse/0" / name
+                archive.write(path, f"2/ddd/sparse/0/{name}")
+        source = ScannedSource(MVImgNet(zipped), ScanOptions())
+        assert len(source) == 3
+        assert len(source.report.bad_frames) == 5
+        assert "2/ddd/images/000.png is missing" in source.report.bad_frames[0].reason
+
+    def test_an_instance_in_two_places_is_refused(self, zipped, formats, scene):
+        write(formats, zipped, "2/aaa", scene)
+        with pytest.raises(DataError, match=r"2/aaa is in .*2/aaa and in .*mvi_00.zip; remove one"):
+            MVImgNet(zipped)
+
+    def test_bombs_are_refused(self, zipped, root, monkeypatch):
+        monkeypatch.setattr(archives, "MAX_BYTES", 100)
+        report = examine(MVImgNet(zipped), "2/ccc", ScanOptions())
+        assert report.example is None
+        assert "bytes in memory, more than the 100" in str(report.findings[0])
+
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no archive"])
+    def test_what_is_no_archive_is_refused(self, tmp_path, content):
+        (tmp_path / "a.zip").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.zip is no zip archive"):
+            MVImgNet(tmp_path)

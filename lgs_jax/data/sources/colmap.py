@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lgs_jax.data import poses
+from lgs_jax.data import archives, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 
@@ -111,7 +111,7 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def read_scene(model: Path, image_folder: Path) -> RawScene:
+def read_scene(model: Path | archives.ZipPath, image_folder: Path | archives.ZipPath) -> RawScene:
     """A reconstruction as a scene; frames are ordered by name, numbers by value.
 
     Raises:
@@ -130,7 +130,7 @@ def read_scene(model: Path, image_folder: Path) -> RawScene:
             frames.append(
                 RawFrame(
                     name=image.name,
-                    path=str(image_folder / image.name),
+                    path=_location(image_folder / image.name),
                     pose=image.cam_from_world,
                     intrinsics=camera.intrinsics,
                     timestamp=float(number),
@@ -141,13 +141,17 @@ def read_scene(model: Path, image_folder: Path) -> RawScene:
     return RawScene(frames, faults, cam_from_world=True)
 
 
+def _location(path: Path | archives.ZipPath) -> str | archives.ZipPath:
+    return str(path) if isinstance(path, Path) else path
+
+
 def natural_order(name: str) -> list[tuple[int, int | str]]:
     """Sorts img_2 before img_10."""
     parts = re.split(r"(\d+)", name)
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 
-def read_model(folder: Path) -> tuple[dict[int, Camera], list[Image]]:
+def read_model(folder: Path | archives.ZipPath) -> tuple[dict[int, Camera], list[Image]]:
     """Cameras by number and images of a model, binary if there is both.
 
     Raises:

@@ -1,47 +1,53 @@
 """MVImgNet: <class>/<instance>/{images, sparse/0}, cameras as COLMAP binaries.
 
+As folders, or inside the zip archives that are published, which need not be unpacked.
+
 Some instances come with an empty sparse folder or without images; a second reconstruction
 (sparse/1, ...) is in another frame of reference and is never used.
 """
 
+import re
 from pathlib import Path
 
+from lgs_jax.data import archives
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawScene
 from lgs_jax.data.sources import colmap
 
-_EXPECTED = "<root>/<class>/<instance>/images/* and sparse/0/{cameras,images}.bin"
+_EXPECTED = (
+    "<root>/<class>/<instance>/images/* and sparse/0/{cameras,images}.bin, or zip archives of that"
+)
+_IN_ARCHIVE = re.compile(r"((?:.*/)?([^/]+/[^/]+))/(?:images|sparse)/")
 
 
 class MVImgNet:
-    """Parses a folder of MVImgNet classes. Keys are `<class>/<instance>`.
+    """Parses a folder of MVImgNet classes, or of zip archives. Keys are `<class>/<instance>`.
 
     `classes.txt` ("<number> <name>" lines, or "<number>,<name>") names the classes; without it the
     folders' names serve. Labels are the places of the class in the sorted list of all classes
     (of `classes.txt`, if there is one), so they do not change with the scenes that are present.
 
+    Args:
+      root: the folder, or one archive.
+
     Raises:
-      DataError: if the root or the instances are not there.
+      DataError: if the root or the instances are not there, or archives hold one twice.
     """
 
     def __init__(self, root: str | Path):
         self._root = Path(root)
         self.name = f"mvimgnet at {root}"
-        if not self._root.is_dir():
+        if not self._root.exists():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
-        instances = [
-            path
-            for path in self._root.glob("*/*")
-            if (path / "images").is_dir() or (path / "sparse").is_dir()
-        ]
-        if not instances:
+        self._folders = _instances(self._root)
+        if not self._folders:
             raise DataError(f"{root} holds no instance; expected {_EXPECTED}")
-        keys = [path.relative_to(self._root).as_posix() for path in instances]
-        self.keys = sorted(keys, key=colmap.natural_order)
+        self.keys = sorted(self._folders, key=colmap.natural_order)
         names = self._class_names()
-        folders = sorted({key.split("/")[0] for key in keys} | set(names), key=colmap.natural_order)
-        self._labels = {folder: label for label, folder in enumerate(folders)}
-        self.class_names = tuple(names.get(folder, folder) for folder in folders)
+        classes = {key.split("/")[0] for key in self.keys} | set(names)
+        ordered = sorted(classes, key=colmap.natural_order)
+        self._labels = {folder: label for label, folder in enumerate(ordered)}
+        self.class_names = tuple(names.get(folder, folder) for folder in ordered)
 
     def _class_names(self) -> dict[str, str]:
         path = self._root / "classes.txt"
@@ -60,10 +66,11 @@ class MVImgNet:
 
     def read(self, key: str) -> RawScene:
         """Parses one instance."""
-        folder = self._root / key
+        folder = self._folders[key]
         model = folder / "sparse" / "0"
         if not model.is_dir():
-            found = sorted(path.name for path in (folder / "sparse").glob("*"))
+            sparse = folder / "sparse"
+            found = sorted(path.name for path in sparse.iterdir()) if sparse.is_dir() else []
             raise DataError(
                 f"{model} is missing (sparse holds {found or 'nothing'}); the instance has no "
                 "usable reconstruction"
@@ -77,3 +84,22 @@ class MVImgNet:
             class_label=label,
             class_name=self.class_names[label],
         )
+
+
+def _instances(root: Path) -> dict[str, Path | archives.ZipPath]:
+    """The folder of every instance, on disk or in an archive."""
+    found: dict[str, Path | archives.ZipPath] = {}
+    for path in root.glob("*/*"):
+        if (path / "images").is_dir() or (path / "sparse").is_dir():
+            found[path.relative_to(root).as_posix()] = path
+    for archive in [root] if root.is_file() else sorted(root.glob("*.zip")):
+        inside = {m.group(2): m.group(1) for m in map(_IN_ARCHIVE.match, _names(archive)) if m}
+        for key, inner in inside.items():
+            if key in found:
+                raise DataError(f"instance {key} is in {found[key]} and in {archive}; remove one")
+            found[key] = archives.ZipPath(str(archive), inner)
+    return found
+
+
+def _names(archive: Path) -> list[str]:
+    return sorted(archives.members(str(archive)))
