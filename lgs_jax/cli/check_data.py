@@ -9,8 +9,8 @@ OpenCV (pip install 'lgs_jax[check]'); without it, or without texture, small spl
 under the likeliest readings of the poses and compared at held-out views.
 
 Writes verdict.json, a picture of each scene looked at, and drop_frames.json where single frames are
-at fault, for --config.data.drop_frames. Exit status: 0 without faults, 1 with, 2 if the data cannot
-be read at all.
+at fault, for --config.data.drop_frames. Exit status: 0 without faults (the verdict is then "good",
+or "untested" where no scene's poses could be tested), 1 with, 2 if the data cannot be read at all.
 
   python -m lgs_jax check-data data/my_capture
 """
@@ -77,10 +77,11 @@ def run(options: argparse.Namespace) -> int:
             scenes.append(_check_scene(key, examined.example, source, options, output))
     faults = sum(fault["level"] == "fault" for s in scenes for fault in s["faults"])
     faults += len(listed.findings)
+    tested = sum(entry["tested_with"] != "nothing" for entry in scenes)
     verdict = {
         "path": str(options.path),
         "format": source,
-        "verdict": "faults" if faults else "good",
+        "verdict": "faults" if faults else "good" if tested else "untested",
         "scenes_found": len(keys),
         "scenes_read": listed.scenes_found if options.all_files else len(looked_at),
         "scenes": scenes,
@@ -134,10 +135,10 @@ def _check_scene(key, example, source, options, output: pathlib.Path) -> dict[st
         from lgs_jax.inference import pose_fit
 
         print(f"{key}: fitting splats, as there are too few points in common", flush=True)
-        tested = "splats"
-        checked = dataclasses.replace(
-            checked, faults=checked.faults + pose_fit.faults(example, convention)
-        )
+        found = pose_fit.faults(example, convention)
+        unsure = any(fault.kind in ("not_tested", "poses_not_confirmed") for fault in found)
+        tested = "nothing" if unsure else "splats"
+        checked = dataclasses.replace(checked, faults=checked.faults + found)
     elif checked.fit is None:
         tested = "nothing"
     name = re.sub(r"[^\w.-]+", "_", key) + ".png"
@@ -170,6 +171,8 @@ def _summarise(verdict: dict[str, Any], listed: report.Report, output: pathlib.P
         print(f"{kind}: {count} of {len(verdict['scenes'])} scenes")
     if not features.available():
         print("OpenCV is not installed, so no points were compared: pip install 'lgs_jax[check]'")
+    tested = sum(entry["tested_with"] != "nothing" for entry in verdict["scenes"])
+    print(f"poses could be tested in {tested} of the {len(verdict['scenes'])} scenes looked at")
     print(f"verdict: {verdict['verdict']}; details and pictures in {output}")
 
 

@@ -8,6 +8,9 @@ continues where it was stopped.
   python -m lgs_jax prepare-data --source=realestate10k --root=data/re10k --output=packed/re10k \\
       --short-side=128
   python -m lgs_jax prepare-data --source=procedural --num-scenes=2000 --output=packed/rooms
+  python -m lgs_jax prepare-data --source=splats --root=captures --draws=20 --output=packed/splats
+
+`splats` are .ply (plain or compressed) and .splat files, rendered along arcs around their middle.
 """
 
 import argparse
@@ -16,6 +19,7 @@ import sys
 
 from lgs_jax.data import opening, prepare, report
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.training import compilation_cache
 
 
 def main(arguments: list[str]) -> int:
@@ -47,14 +51,24 @@ def run(options: argparse.Namespace) -> None:
         _supplier(options, wanted),
         wanted,
         scenes_per_shard=options.scenes_per_shard,
-        num_workers=os.cpu_count() or 1 if options.workers is None else options.workers,
+        num_workers=_workers(options),
         say=lambda text: print(text, flush=True),
     )
     print(found.summary(limit=options.show))
     print(f"train with --config.data.source=packed --config.data.root={options.output}")
 
 
+def _workers(options: argparse.Namespace) -> int:
+    if options.source == "splats":
+        if options.workers:
+            raise ValueError("--workers has no effect on splats, which this process renders")
+        return 0
+    return os.cpu_count() or 1 if options.workers is None else options.workers
+
+
 def _supplier(options: argparse.Namespace, wanted: prepare.Options) -> prepare.Supplier:
+    if options.source == "splats":
+        return _rendered(options)
     if options.source != "procedural":
         if not options.root:
             raise ValueError(f"--root is missing; give the folder of the {options.source} data")
@@ -77,6 +91,28 @@ def _supplier(options: argparse.Namespace, wanted: prepare.Options) -> prepare.S
     return prepare.FromSource(opening.make_source(settings, "train"), name)
 
 
+def _rendered(options: argparse.Namespace) -> prepare.Supplier:
+    from lgs_jax.inference import splat_views  # the only source that needs JAX
+
+    if not options.root or options.drop_frames or options.num_scenes:
+        raise ValueError(
+            "splats need --root, a folder of .ply and .splat files, and take --draws instead of "
+            "--num-scenes and --drop-frames"
+        )
+    print(compilation_cache.enable(), flush=True)
+    source = splat_views.SplatViews(
+        options.root,
+        num_frames=options.num_frames,
+        size=options.size,
+        draws=options.draws,
+        up=options.up,
+        background={"black": 0.0, "white": 1.0}[options.background],
+    )
+    print(source.report.summary(limit=options.show), flush=True)
+    made = f"{options.draws} arcs of {options.num_frames} frames of {options.size}, up {options.up}"
+    return prepare.FromSource(source, f"splats at {options.root}, {made}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lgs_jax prepare-data",
@@ -85,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     defaults = prepare.Options()
     add = parser.add_argument
-    add("--source", required=True, choices=(*opening.READERS, "procedural"), help="format")
+    add("--source", required=True, choices=(*opening.READERS, "procedural", "splats"))
     add("--root", default="", help="folder of the data")
     add("--output", required=True, help="folder to write to, local or gs://, s3://")
     add("--short-side", type=int, help="reduce larger images to this; default: keep them")
@@ -98,8 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--exif", choices=("auto", "apply", "ignore"), default=defaults.exif)
     add("--drop-frames", default="", help="JSON file {scene: [frames]}, relative to the root")
     add("--on-bad", choices=report.POLICIES, default=defaults.on_bad)
-    add("--num-frames", type=int, default=16, help="of a procedural scene")
-    add("--size", type=int, default=64, help="sides of procedural images")
+    add("--num-frames", type=int, default=16, help="of a procedural scene, or of splats")
+    add("--size", type=int, default=64, help="sides of procedural images, or of splats")
+    add("--draws", type=int, default=1, help="scenes of each splat file")
+    add("--up", default="-y", metavar="AXIS", help="where up is in splat files: +x, -y, ...")
     add("--kind", default="mixed", help="of procedural scenes")
     add("--workers", type=int, help="processes; default: one a core; 0: none")
     add("--scenes-per-shard", type=int, default=64, help="scenes to a file")

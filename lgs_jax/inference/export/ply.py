@@ -5,8 +5,10 @@ opacities as logits, scales as natural logarithms, quaternions wxyz at unit leng
 moved, turned or rescaled: axes and units are those of the scene.
 """
 
+import dataclasses
 import pathlib
 import warnings
+from typing import BinaryIO
 
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +44,7 @@ def save_ply(path: str | pathlib.Path, scene: Gaussians) -> pathlib.Path:
     Raises:
       ValueError: if the scene is batched, is not RGB, or holds values that the format cannot.
     """
-    means, quats, scales, opacities, colors = _host_values(path, scene)
+    means, quats, scales, opacities, colors = host_values(path, scene)
     opacities = np.clip(opacities, _OPACITY_MARGIN, 1 - _OPACITY_MARGIN)
     columns = [
         means,
@@ -61,7 +63,7 @@ def save_ply(path: str | pathlib.Path, scene: Gaussians) -> pathlib.Path:
 
 
 def load_ply(path: str | pathlib.Path) -> Gaussians:
-    """Reads a scene of N Gaussians from a .ply in this layout, whoever wrote it.
+    """Reads a scene of N Gaussians from a .ply in this layout, or compressed, whoever wrote it.
 
     Properties may come in any order and of any number type; unknown ones are left out. Colours that
     depend on the direction of view (`f_rest_*`) are left out with a warning.
@@ -69,18 +71,17 @@ def load_ply(path: str | pathlib.Path) -> Gaussians:
     Raises:
       ValueError: naming the file and what is wrong with it.
     """
+    from lgs_jax.inference.export import compressed_ply  # which reads headers with this module
+
     path = pathlib.Path(path)
     with path.open("rb") as file:
-        layout, count = _read_header(path, file)
-        data = file.read(layout.itemsize * count)
-    if len(data) != layout.itemsize * count:
-        raise ValueError(
-            f"{path}: the header promises {count} vertices of {layout.itemsize} bytes, but only "
-            f"{len(data)} bytes follow; the file is cut short"
-        )
-    vertices = np.frombuffer(data, layout)
-    higher = sum(name.startswith("f_rest_") for name in layout.names)
-    if higher and any(vertices[n].any() for n in layout.names if n.startswith("f_rest_")):
+        elements = _read_header(path, file)
+        if compressed_ply.is_compressed(elements):
+            return compressed_ply.read(path, file, elements)
+        vertices = read_element(path, file, _vertices(path, elements))
+    names = vertices.dtype.names
+    higher = sum(name.startswith("f_rest_") for name in names)
+    if higher and any(vertices[n].any() for n in names if n.startswith("f_rest_")):
         warnings.warn(
             f"{path}: {higher} view-dependent colour coefficients per Gaussian (f_rest_*) are left "
             "out: Gaussians hold one colour for all directions",
@@ -100,12 +101,12 @@ def load_ply(path: str | pathlib.Path) -> Gaussians:
     )
 
 
-def _host_values(path: str | pathlib.Path, scene: Gaussians) -> list[np.ndarray]:
-    """The fields in float64, checked for what the format cannot hold."""
+def host_values(path: str | pathlib.Path, scene: Gaussians) -> list[np.ndarray]:
+    """The fields in float64, checked for what splat files cannot hold."""
     scene.check()
     if scene.batch_shape != () or scene.num_channels != 3:
         raise ValueError(
-            f"{path}: a .ply holds one RGB scene, got leading dimensions {scene.batch_shape} and "
+            f"{path}: a file holds one RGB scene, got leading dimensions {scene.batch_shape} and "
             f"{scene.num_channels} channels; index one scene and keep its RGB"
         )
     names = ("means", "quats", "scales", "opacities", "colors")
@@ -123,8 +124,36 @@ def _host_values(path: str | pathlib.Path, scene: Gaussians) -> list[np.ndarray]
     return [values[name] for name in names]
 
 
-def _read_header(path: pathlib.Path, file) -> tuple[np.dtype, int]:
-    """The layout of a vertex and the number of vertices; leaves the file at the first vertex."""
+@dataclasses.dataclass(frozen=True)
+class Element:
+    """A table of a .ply file: its name, number of rows, and (name, NumPy type) of its columns."""
+
+    name: str
+    count: int
+    fields: tuple[tuple[str, str], ...]
+
+
+def read_element(path: pathlib.Path, file: BinaryIO, element: Element) -> np.ndarray:
+    """The rows of an element, from where the file stands.
+
+    Raises:
+      ValueError: if the file ends before.
+    """
+    layout = np.dtype(list(element.fields))
+    # Not `read(expected)` at once: a damaged header may promise more than there is memory.
+    left = path.stat().st_size - file.tell()
+    expected = layout.itemsize * element.count
+    if left < expected:
+        what = "vertices" if element.name == "vertex" else f"{element.name}s"
+        raise ValueError(
+            f"{path}: the header promises {element.count} {what} of {layout.itemsize} bytes, but "
+            f"only {left} bytes follow; the file is cut short"
+        )
+    return np.frombuffer(file.read(expected), layout)
+
+
+def _read_header(path: pathlib.Path, file: BinaryIO) -> list[Element]:
+    """The elements of a file in their order; leaves it behind the header."""
     lines = []
     while not lines or lines[-1] != ["end_header"]:
         line = file.readline(_MAX_HEADER_BYTES)
@@ -138,26 +167,38 @@ def _read_header(path: pathlib.Path, file) -> tuple[np.dtype, int]:
             f"{path}: expected 'format binary_little_endian', found {found!r}; "
             "convert the file to binary little endian"
         )
-    return _vertex_layout(path, lines[1:])
-
-
-def _vertex_layout(path: pathlib.Path, lines: list[list[str]]) -> tuple[np.dtype, int]:
-    """Reads the element and property lines of a header."""
-    if not lines or lines[0][:2] != ["element", "vertex"]:
-        found = " ".join(lines[0]) if lines else "nothing"
-        raise ValueError(f"{path}: expected 'element vertex' first, found {found!r}")
-    fields: list[tuple[str, str]] = []
+    elements: list[Element] = []
     for line in lines[1:]:
-        if line[0] == "element":
-            break
-        if len(line) != 3 or line[1] not in _TYPES:
-            raise ValueError(f"{path}: cannot read the vertex property {' '.join(line)!r}")
-        fields.append((line[2], _TYPES[line[1]]))
-    names = [name for name, _ in fields]
+        if line[0] == "element" and len(line) == 3 and line[2].isascii() and line[2].isdigit():
+            elements.append(Element(line[1], int(line[2]), ()))
+        elif line[0] == "property" and elements and len(line) == 3 and line[1] in _TYPES:
+            last = elements[-1]
+            fields = (*last.fields, (line[2], _TYPES[line[1]]))
+            elements[-1] = dataclasses.replace(last, fields=fields)
+        elif (
+            line[0] == "property" and elements and elements[0].name == "vertex" != elements[-1].name
+        ):
+            continue  # of elements behind the vertices, which are not read
+        else:
+            what = f"{elements[-1].name} " if elements and line[0] == "property" else ""
+            raise ValueError(f"{path}: cannot read the {what}{line[0]} {' '.join(line)!r}")
+    for element in elements:
+        names = [name for name, _ in element.fields]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{path}: the element {element.name} has two properties of one name")
+    return elements
+
+
+def _vertices(path: pathlib.Path, elements: list[Element]) -> Element:
+    """The first element, if it holds Gaussians."""
+    if not elements or elements[0].name != "vertex":
+        found = f"element {elements[0].name}" if elements else "nothing"
+        raise ValueError(f"{path}: expected 'element vertex' first, found {found!r}")
+    names = [name for name, _ in elements[0].fields]
     missing = [name for name in _REQUIRED if name not in names]
     if missing:
         raise ValueError(
             f"{path}: the vertices lack {', '.join(missing)}; this is not a file of Gaussian "
-            f"splats, or a compressed one (found {', '.join(names) or 'no property'})"
+            f"splats (found {', '.join(names) or 'no property'})"
         )
-    return np.dtype(fields), int(lines[0][2])
+    return elements[0]
