@@ -186,7 +186,8 @@ def _subject(scene: Gaussians) -> tuple[np.ndarray, float]:
     order = np.argsort(means, axis=0)
     halves = np.cumsum(weights[order], axis=0) >= 0.5 * weights.sum()
     center = means[order[np.argmax(halves, axis=0), range(3)], range(3)]
-    distances = np.linalg.norm(means - center, axis=-1)
+    extents = 2 * np.asarray(scene.scales, np.float64).max(axis=-1)
+    distances = np.linalg.norm(means - center, axis=-1) + extents
     outwards = np.argsort(distances)
     inside = np.cumsum(weights[outwards]) <= _BODY * weights.sum()
     return center, max(float(distances[outwards][inside].max(initial=0.0)), 1e-6)
