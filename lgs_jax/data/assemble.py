@@ -13,6 +13,7 @@ from lgs_jax.data.example import Example, Source
 from lgs_jax.data.mixture import Mixture
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.data.view_index import IndexedSource
 
 
 def scene_entry(
@@ -30,7 +31,8 @@ def scene_entry(
       settings: sizes, view selection, frame of reference, augmentation; of a mixture, its parts'
         own are used.
       index: of the scene.
-      rng: draws views and augmentation; None: the evaluation's fixed choice, not augmented.
+      rng: draws views and augmentation; None: the evaluation's fixed choice, or that of an index,
+        not augmented.
       cache: of decoded frames; serves one source and one kind of crop.
 
     Returns:
@@ -46,8 +48,11 @@ def scene_entry(
     if isinstance(source, Mixture):
         settings = source.settings_of(index)
     try:
-        seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
-        chosen = views.choose_views(example.centers, settings.plan, rng, seen)
+        if isinstance(source, IndexedSource) and rng is None:
+            chosen = source.views_of(index)
+        else:
+            seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
+            chosen = views.choose_views(example.centers, settings.plan, rng, seen)
         augment = _Augmentation(settings, rng)
         poses = example.world_from_cam
         if augment.flip:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from lgs_jax.data import images, mixture, normalize, scan
+from lgs_jax.data import images, mixture, normalize, scan, view_index
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
@@ -55,7 +55,16 @@ def make_source(settings: DataSettings, split: str) -> Source:
     )
     keys = split_keys(subset(reader.keys, settings.num_scenes), settings.holdout, split)
     make = packed_source.PackedSource if packed else scan.ScannedSource
-    return make(reader, options, keys)
+    source = make(reader, options, keys)
+    if not settings.view_index or split == "train":
+        return source
+    return view_index.IndexedSource(
+        source,
+        Path(settings.root) / settings.view_index,
+        context=settings.context_views,
+        target=settings.target_views,
+        on_bad=settings.on_bad,
+    )
 
 
 def make_reader(source: str, root: str) -> scan.Reader:

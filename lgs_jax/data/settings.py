@@ -32,6 +32,7 @@ _SHARED = (
     "num_workers",
     "num_threads",
     "cache_mb",
+    "view_index",
     "mix",
 )
 
@@ -64,6 +65,8 @@ class DataSettings:
       colour_jitter: exposure, contrast and saturation of a training scene are multiplied by factors
         between exp(-j) and exp(j), the same for all of its views; 0: not.
       background, masks, exif: see `images.ReadOptions`.
+      view_index: JSON file of the views of scenes for evaluation, relative to the root; see
+        `view_index`. Frames must not be left out of these scenes.
       drop_frames: JSON file {scene: [frame names]} of frames to leave out, relative to the root.
       on_bad, verify: see `scan.ScanOptions`.
       weight: share of this source in training, beside those of `mix`.
@@ -101,6 +104,7 @@ class DataSettings:
     background: str = "black"
     masks: str = "ignore"
     exif: str = "auto"
+    view_index: str = ""
     drop_frames: str = ""
     on_bad: str = "skip"
     verify: str = "headers"
@@ -235,6 +239,12 @@ class DataSettings:
                         f"data.mix[{number}] sets {name!r}, which must be the same for all sources"
                     )
                 check_name(f"data.mix[{number}] has the key", name, known)
+        if self.view_index and (self.mix or self.drop_frames):
+            other = "data.mix" if self.mix else "data.drop_frames"
+            raise ValueError(
+                f"data.view_index={self.view_index!r} numbers the frames of one whole source; "
+                f"remove it or {other}"
+            )
         if self.mix:
             self.parts  # noqa: B018  every part checks itself
 
@@ -243,9 +253,10 @@ class DataSettings:
             raise ValueError("data.num_scenes is not set; say how many procedural scenes to make")
         if isinstance(self.holdout, tuple):
             raise ValueError("data.holdout must be a fraction for procedural scenes")
-        if self.root or self.drop_frames:
+        if self.root or self.drop_frames or self.view_index:
             raise ValueError(
-                "data.root and data.drop_frames have no effect on procedural scenes; remove them"
+                "data.root, data.drop_frames and data.view_index have no effect on procedural "
+                "scenes; remove them"
             )
         if self.num_frames < self.plan.frames_needed:
             raise ValueError(

@@ -26,6 +26,10 @@ GOOD = {"source": "realestate10k", "root": "somewhere"}
         ({"num_workers": -1}, r"data\.num_workers=-1"),
         ({"beyond": -0.1}, r"data\.beyond=-0\.1"),
         ({"overlap_min": 0.8, "overlap_max": 0.5}, r"data\.overlap_min=0\.8 and data\.overlap_max"),
+        (
+            {"view_index": "i.json", "drop_frames": "d.json"},
+            r"data\.view_index='i\.json' numbers the frames.*remove it or data\.drop_frames",
+        ),
         ({"colour_jitter": -0.1}, r"data\.colour_jitter=-0\.1 must be a number >= 0"),
         ({"gap_min": 5, "gap_max": 3}, r"data\.gap_max=3 is below data\.gap_min=5; swap them"),
         ({"scale": "camera"}, r"data\.scale='camera'.*did you mean 'cameras'"),
@@ -38,7 +42,7 @@ GOOD = {"source": "realestate10k", "root": "somewhere"}
         ({"source": "procedural", "root": ""}, r"data\.num_scenes is not set"),
         (
             {"source": "procedural", "num_scenes": 3},
-            r"data\.root and data\.drop_frames have no effect on procedural",
+            r"data\.root, data\.drop_frames and data\.view_index have no effect on procedural",
         ),
         (
             {"source": "procedural", "root": "", "num_scenes": 3, "num_frames": 5},
