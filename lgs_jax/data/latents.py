@@ -114,8 +114,13 @@ class Manifest:
 
 def data_identity(data: DataSettings) -> dict[str, Any]:
     """The settings that say which views a scene's draws have, as JSON types."""
-    values = dataclasses.asdict(data)
-    return json.loads(json.dumps({k: v for k, v in values.items() if k not in _FREE}))
+
+    def without_free(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if name not in _FREE}
+
+    values = without_free(dataclasses.asdict(data))
+    values["mix"] = [without_free(part) for part in data.mix]
+    return json.loads(json.dumps(values))
 
 
 def read_manifest(folder: pathlib.Path) -> Manifest | None:

@@ -47,13 +47,10 @@ def bundle(matches: Sequence[Matches], intrinsics: np.ndarray) -> Bundle:
     second = np.concatenate([np.full(len(m), m.second) for m in matches])
     x = np.concatenate([m.points_first for m in matches])
     y = np.concatenate([m.points_second for m in matches])
-    return Bundle(
-        first,
-        second,
-        _rays(x, intrinsics[first]),
-        _rays(y, intrinsics[second]),
-        _TOLERANCE_PIXELS / np.abs(intrinsics[second, 0]),
-    )
+    seen = _rays(y, intrinsics[second])
+    # A pixel at the angle a from the axis spans cos^2 a / f outwards and cos a / f across.
+    pixel = np.clip(seen[:, 2], 1e-6, 1) ** 1.5 / np.abs(intrinsics[second, 0])
+    return Bundle(first, second, _rays(x, intrinsics[first]), seen, _TOLERANCE_PIXELS * pixel)
 
 
 def _rays(pixels: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:

@@ -23,8 +23,8 @@ _MIN_MATCHES = 60
 # A reading other than the given one is believed if it fits so much better.
 _SHARE_GAIN = 0.03
 _COST_RATIO = 0.7
-_GOOD_SHARE = 0.7
-_LOST_SHARE, _REST_SHARE, _MOST_LOST = 0.4, 0.8, 0.25
+_GOOD_SHARE = 0.65
+_LOST_SHARE, _REST_SHARE, _MOST_LOST = 0.4, 0.7, 0.25
 # Noise of points costs 1.6 times as much where both of its dimensions count: without translations.
 _TURNING_COST = 1.8
 _FOCAL_FACTORS = (0.25, 1 / 3, 0.5, 2 / 3, 0.8, 1.25, 1.5, 2.0, 3.0, 4.0)

@@ -91,7 +91,8 @@ def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: Path
     return RawFrame(
         name=entry["file_path"],
         path=str(path),
-        pose=np.vstack([matrix[:3], [0.0, 0.0, 0.0, 1.0]]) @ poses.CV_FROM_GL,
+        # Column by column: a product of matrices would spread an infinite entry with a warning.
+        pose=np.vstack([matrix[:3], [0.0, 0.0, 0.0, 1.0]]) * poses.CV_FROM_GL.diagonal(),
         intrinsics=_intrinsics(values, size),
         timestamp=float(number),
         size=size,
