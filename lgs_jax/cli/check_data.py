@@ -22,6 +22,8 @@ import pathlib
 import re
 import sys
 import time
+from collections.abc import Callable, Iterator
+from concurrent import futures
 from typing import Any
 
 import numpy as np
@@ -30,8 +32,12 @@ from lgs_jax.data import detect, opening, report, scan
 from lgs_jax.data.checks import features, pictures
 from lgs_jax.data.checks import scene as scene_check
 from lgs_jax.data.checks.conventions import FileConvention
+from lgs_jax.data.example import Example
 from lgs_jax.data.split import subset
 
+_THREADS = 8
+_AHEAD = 64  # scenes
+_SAY_EVERY_S = 5.0
 _DROP_FRAMES = "drop_frames.json"
 _GL = np.diag([1.0, -1.0, -1.0])
 _CONVENTIONS = {
@@ -56,17 +62,17 @@ def run(options: argparse.Namespace) -> int:
     """The check; 0 without faults, else 1."""
     if options.scenes < 1 or options.frames < 2:
         raise ValueError(f"{options.scenes=} must be at least 1 and {options.frames=} at least 2")
-    found = detect.detect(options.path)
-    source = options.source or found.source
+    found = detect.detect(options.path) if options.source is None else None
+    source, root = (found.source, found.root) if found else (options.source, options.path)
     print(f"{options.path}: format {source}")
-    keys, examine = _scenes(source, found.root)
+    keys, examine = _scenes(source, root)
     output = pathlib.Path(options.output)
     output.mkdir(parents=True, exist_ok=True)
-    listed = report.Report(f"{source} at {found.root}", scenes_found=len(keys))
+    listed = report.Report(f"{source} at {root}", scenes_found=len(keys))
     looked_at = set(subset(keys, options.scenes))
     scenes: list[dict[str, Any]] = []
-    for key in keys if options.all_files else sorted(looked_at):
-        examined = examine(key)
+    chosen = keys if options.all_files else sorted(looked_at)
+    for key, examined in _examined(chosen, examine):
         listed.frames_found += examined.found
         listed.findings += examined.findings
         if examined.example is None:
@@ -108,7 +114,23 @@ def _write_drop_frames(scenes: list[dict[str, Any]], path: pathlib.Path) -> None
         print(f"to leave these frames out: --config.data.drop_frames={path.resolve()}")
 
 
-def _scenes(source: str, root: str):
+def _examined(
+    keys: list[str], examine: Callable[[str], scan.Examined]
+) -> Iterator[tuple[str, scan.Examined]]:
+    """Reads scenes ahead in their order, and says how far it is."""
+    began = said = time.monotonic()
+    with futures.ThreadPoolExecutor(_THREADS) as pool:
+        for start in range(0, len(keys), _AHEAD):
+            part = keys[start : start + _AHEAD]
+            yield from zip(part, pool.map(examine, part), strict=True)
+            now, done = time.monotonic(), start + len(part)
+            if now - said > _SAY_EVERY_S and done < len(keys):
+                said, rate = now, done / (now - began)
+                left = round((len(keys) - done) / rate)
+                print(f"{done} of {len(keys)} scenes read | {rate:.1f} per second | {left} s to go")
+
+
+def _scenes(source: str, root: str) -> tuple[list[str], Callable[[str], scan.Examined]]:
     """Keys, and a function that reads and checks one of them."""
     if source == "packed":
         from lgs_jax.data import packed
@@ -126,7 +148,10 @@ def _scenes(source: str, root: str):
     return list(reader.keys), lambda key: scan.examine(reader, key, options)
 
 
-def _check_scene(key, example, source, options, output: pathlib.Path) -> dict[str, Any]:
+def _check_scene(
+    key: str, example: Example, source: str, options: argparse.Namespace, output: pathlib.Path
+) -> dict[str, Any]:
+    """Looks at one scene, prints, and draws its picture; what to keep of it in the verdict."""
     began = time.monotonic()
     convention = _CONVENTIONS.get(source, FileConvention(cam_from_world=True))
     checked = scene_check.check(example, convention, options.frames)

@@ -189,9 +189,20 @@ def file_sha256(path: epath.Path) -> str:
 
 
 def is_intact(folder: epath.Path, number: int, shard: Shard) -> bool:
-    """Whether a shard's file is there with the bytes that were written."""
+    """Whether a shard's file is there with the bytes that were written.
+
+    In an object store, where a file is there whole or not at all, its length decides: nothing is
+    downloaded.
+    """
     path = folder / f"{shard_name(number)}.array_record"
-    return path.exists() and path.stat().length == shard.size and file_sha256(path) == shard.sha256
+    if not path.exists() or path.stat().length != shard.size:
+        return False
+    return is_remote(path) or file_sha256(path) == shard.sha256
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path leads to an object store."""
+    return "://" in os.fspath(path)
 
 
 class ShardWriter:
@@ -294,7 +305,7 @@ def _reader(path: str) -> Any:
 
 def _local(path: epath.Path) -> Path:
     """The file itself, or its copy in the cache if it is not on this machine."""
-    if "://" not in os.fspath(path):
+    if not is_remote(path):
         return Path(path)
     default = Path("~/.cache/lgs_jax/data").expanduser()
     cache = Path(os.environ.get(CACHE_VARIABLE) or default)

@@ -236,7 +236,7 @@ def _write_shard(
     entries = []
     with contextlib.ExitStack() as stack:
         part = place / f"{name}.part"
-        if "://" in folder:  # the writer wants a local file
+        if packed.is_remote(folder):  # the writer wants a local file
             part = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / part.name
         writer = packed.ShardWriter(part)
         for key in keys:

@@ -91,7 +91,7 @@ def check(scene: Example, convention: FileConvention, max_frames: int = MAX_FRAM
     part = slice(first, min(first + max_frames, len(scene)))
     example = _part(scene, part)
     images = [np.asarray(image) for image in example.images]
-    faults = _camera_faults(example) + _picture_faults(example, images)
+    faults = _camera_faults(example, images) + _picture_faults(example, images)
     if not features.available():
         return Checked(example, images, [], faults)
     count = len(example)
@@ -150,8 +150,8 @@ def _thinned(matches: Sequence[Matches]) -> list[Matches]:
     return result
 
 
-def _camera_faults(example: Example) -> list[Fault]:
-    """What the numbers alone tell."""
+def _camera_faults(example: Example, images: list[np.ndarray]) -> list[Fault]:
+    """What the numbers tell, without points in common."""
     faults = []
     centers, turns = example.centers, example.world_from_cam[:, :3, :3]
     spread = normalize.spread(centers)
@@ -172,7 +172,7 @@ def _camera_faults(example: Example) -> list[Fault]:
         if np.abs(centers[i] - centers[i - 1]).max() <= 1e-9 * max(np.abs(centers).max(), 1e-300)
         and np.abs(turns[i] - turns[i - 1]).max() <= 1e-9
     ]
-    images_repeat = set(photometry.repeated([np.asarray(image) for image in example.images]))
+    images_repeat = set(photometry.repeated(images))
     frozen = [i for i in still if i not in images_repeat]
     if frozen:
         faults.append(
