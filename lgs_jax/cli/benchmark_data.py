@@ -18,7 +18,7 @@ import time
 import numpy as np
 from absl import flags
 
-from lgs_jax.data import images, pipeline, prepare
+from lgs_jax.data import crops, pipeline, prepare
 from lgs_jax.data.example import Source
 
 # Of the scenes that are made where no data are given.
@@ -110,8 +110,8 @@ def stage_times(source: Source, size: int, repeats: int = 200) -> dict[str, floa
         return float(np.median(times) * 1e6)
 
     def resize(i: int) -> None:
-        box = images.centre_box(frames[i].shape[:2], 1.0)
-        images.crop_resize(frames[i], box, size, size)
+        box = crops.centre_box(frames[i].shape[:2], 1.0)
+        crops.crop_resize(frames[i], box, size, size)
 
     return {
         "open scene": median(lambda i: source[i % len(source)]),

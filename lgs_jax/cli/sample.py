@@ -25,7 +25,7 @@ import numpy as np
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import assemble, pipeline, report
+from lgs_jax.data import assemble, crops, pipeline, report
 from lgs_jax.data import images as image_lib
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
@@ -174,14 +174,14 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _
     pixels = image_lib.read_photograph(path)
     fov_deg, origin = options.fov_deg, "--fov-deg"
     height, width = model.image_size
-    box = image_lib.centre_box(pixels.shape[:2], width / height)
+    box = crops.centre_box(pixels.shape[:2], width / height)
     if fov_deg is None and (focal := image_lib.exif_focal_length(path)) is not None:
         fov_deg, origin = np.rad2deg(2 * np.arctan((box[2] - box[0]) / 2 / focal)), "its EXIF data"
     if fov_deg is None:
         fov_deg, origin = FIELD_OF_VIEW_DEG, "a guess; set --fov-deg if you know it"
     print(f"{path}: {fov_deg:.0f} degrees wide after the crop to {width} x {height} ({origin})")
     cameras = make_path(options.path or PATHS[0], model.num_views, model.image_size, fov_deg)
-    shown = image_lib.crop_resize(pixels, box, height, width)
+    shown = crops.crop_resize(pixels, box, height, width)
     return _Views(cameras, {model.task.reference: shown}, jnp.eye(4))
 
 

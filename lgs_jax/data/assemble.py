@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import images, normalize, overlap, views
+from lgs_jax.data import crops, images, normalize, overlap, views
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.mixture import Mixture
@@ -114,12 +114,12 @@ class _Augmentation:
 
     def box(self, size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:
         if self.random_box:
-            return images.random_box(size, aspect, self.position, self.zoom)
-        return images.centre_box(size, aspect)
+            return crops.random_box(size, aspect, self.position, self.zoom)
+        return crops.centre_box(size, aspect)
 
     def recolour(self, image: np.ndarray) -> np.ndarray:
         """The image in the scene's exposure, contrast and saturation."""
-        return images.recolour(image, *self.colours) if self.colours else image
+        return crops.recolour(image, *self.colours) if self.colours else image
 
 
 def _view(example, index, frame, settings, augment, cache) -> tuple[np.ndarray, np.ndarray]:
@@ -138,7 +138,7 @@ def _view(example, index, frame, settings, augment, cache) -> tuple[np.ndarray, 
 
     def resized(image: np.ndarray) -> np.ndarray:
         n = images.reduction(size, image)
-        return images.crop_resize(image, tuple(edge / n for edge in box), height, width)
+        return crops.crop_resize(image, tuple(edge / n for edge in box), height, width)
 
     key = (index, int(frame))
     if augment.random_box:
@@ -147,7 +147,7 @@ def _view(example, index, frame, settings, augment, cache) -> tuple[np.ndarray, 
     else:
         image = cache.get(key, lambda: resized(read()))
     image = augment.recolour(image)
-    intrinsics = images.crop_resize_intrinsics(example.intrinsics[frame], box, height, width)
+    intrinsics = crops.crop_resize_intrinsics(example.intrinsics[frame], box, height, width)
     if augment.flip:
         image = image[:, ::-1]
         intrinsics[2] = width - intrinsics[2]

@@ -1,8 +1,4 @@
-"""Reading, checking and resizing images with Pillow.
-
-A box is (left, top, right, bottom) in pixels of the frame, edges at integers, so the pixel centres
-lie at +0.5 and intrinsics follow a crop and resize exactly.
-"""
+"""Reading and checking images with Pillow."""
 
 import dataclasses
 import io
@@ -164,7 +160,7 @@ def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
     return lens_lib.undistort(pixels, file.lens) if file.lens else pixels
 
 
-def read_reduced(file: FrameFile, options: ReadOptions, factor: float) -> tuple[np.ndarray, int]:
+def read_reduced(file: FrameFile, options: ReadOptions, factor: float) -> np.ndarray:
     """Decodes one frame at 1/n of its size, and n: 8, 4, 2 or 1, and at most `factor`.
 
     Only plain JPEG files can be reduced while they are decoded, which saves most of the time; pixel
@@ -281,57 +277,6 @@ def to_rgb(image: Image.Image, background: int) -> np.ndarray:
         alpha = rgba[..., 3:] / 255.0
         return np.rint(rgba[..., :3] * alpha + background * (1.0 - alpha)).astype(np.uint8)
     return np.asarray(image.convert("RGB"))
-
-
-def centre_box(size: tuple[int, int], aspect: float) -> tuple[float, float, float, float]:
-    """The largest centred box of the given width / height inside a frame (height, width)."""
-    height, width = size
-    box_height = min(height, width / aspect)
-    box_width = box_height * aspect
-    left, top = (width - box_width) / 2, (height - box_height) / 2
-    return left, top, left + box_width, top + box_height
-
-
-def random_box(
-    size: tuple[int, int], aspect: float, position: tuple[float, float], zoom: float
-) -> tuple[float, float, float, float]:
-    """A box `zoom` times smaller than the largest one; `position` in [0, 1] from left and top."""
-    height, width = size
-    box_height = min(height, width / aspect) / zoom
-    box_width = box_height * aspect
-    left, top = (width - box_width) * position[0], (height - box_height) * position[1]
-    return left, top, left + box_width, top + box_height
-
-
-def crop_resize(
-    image: np.ndarray, box: tuple[float, float, float, float], height: int, width: int
-) -> np.ndarray:
-    """The box of an image uint8 [H, W, 3], antialiased (Lanczos), as [height, width, 3]."""
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS, box=box)
-    return np.asarray(resized)
-
-
-def recolour(image: np.ndarray, exposure: float, contrast: float, saturation: float) -> np.ndarray:
-    """An image uint8 [H, W, 3] with other exposure, contrast and saturation.
-
-    `exposure` scales all values, `contrast` their distance from the middle (127.5), `saturation`
-    that from the pixel's luma (Rec. 601); 1 leaves them.
-    """
-    colours = image.astype(np.float32) * exposure
-    colours = 127.5 + (colours - 127.5) * contrast
-    luma = colours @ np.array([0.299, 0.587, 0.114], np.float32)
-    colours = luma[..., None] + (colours - luma[..., None]) * saturation
-    return np.rint(np.clip(colours, 0, 255)).astype(np.uint8)
-
-
-def crop_resize_intrinsics(
-    intrinsics: np.ndarray, box: tuple[float, float, float, float], height: int, width: int
-) -> np.ndarray:
-    """fx, fy, cx, cy [..., 4] of the image that `crop_resize` makes."""
-    left, top, right, bottom = box
-    scale_x, scale_y = width / (right - left), height / (bottom - top)
-    shifted = intrinsics - np.array([0.0, 0.0, left, top])
-    return shifted * np.array([scale_x, scale_y, scale_x, scale_y])
 
 
 def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from lgs_jax.data import images, packed, scan
+from lgs_jax.data import crops, images, packed, scan
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import POLICIES, DataError, Finding, Report
 from lgs_jax.data.split import subset
@@ -317,8 +317,8 @@ def _frame(
     pixels = np.asarray(frames[index])
     box = (0.0, 0.0, float(width), float(height))
     if size != (height, width):
-        pixels = images.crop_resize(pixels, box, *size)
-    intrinsics = images.crop_resize_intrinsics(example.intrinsics[index], box, *size)
+        pixels = crops.crop_resize(pixels, box, *size)
+    intrinsics = crops.crop_resize_intrinsics(example.intrinsics[index], box, *size)
     return _encode(pixels, options), intrinsics, size
 
 

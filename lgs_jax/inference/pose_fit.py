@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import images, normalize, poses
+from lgs_jax.data import crops, normalize, poses
 from lgs_jax.data.checks import conventions
 from lgs_jax.data.checks.scene import Fault
 from lgs_jax.data.example import Example
@@ -115,10 +115,10 @@ def _views(example: Example, frames: np.ndarray) -> tuple[np.ndarray, np.ndarray
     pictures, intrinsics = [], []
     for frame in frames:
         image = np.asarray(example.images[int(frame)])
-        box = images.centre_box(image.shape[:2], 1.0)
-        pictures.append(images.crop_resize(image, box, _SIZE, _SIZE))
+        box = crops.centre_box(image.shape[:2], 1.0)
+        pictures.append(crops.crop_resize(image, box, _SIZE, _SIZE))
         k = example.intrinsics[frame]
-        intrinsics.append(images.crop_resize_intrinsics(k, box, _SIZE, _SIZE))
+        intrinsics.append(crops.crop_resize_intrinsics(k, box, _SIZE, _SIZE))
     return np.stack(pictures), np.stack(intrinsics)
 
 

@@ -19,8 +19,7 @@ from lgs_jax import settings, tasks
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.data import images as image_lib
-from lgs_jax.data import normalize
+from lgs_jax.data import crops, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
@@ -228,9 +227,9 @@ class SceneModel:
         if images.dtype != np.uint8:
             raise ValueError(f"images must be uint8 or float, got {images.dtype}")
         height, width = self.image_size
-        box = image_lib.centre_box(images.shape[1:3], width / height)
-        resized = np.stack([image_lib.crop_resize(image, box, height, width) for image in images])
-        intrinsics = image_lib.crop_resize_intrinsics(
+        box = crops.centre_box(images.shape[1:3], width / height)
+        resized = np.stack([crops.crop_resize(image, box, height, width) for image in images])
+        intrinsics = crops.crop_resize_intrinsics(
             np.asarray(cameras.intrinsics, np.float64), box, height, width
         )
         fitted = dataclasses.replace(cameras, intrinsics=jnp.asarray(intrinsics, jnp.float32))
