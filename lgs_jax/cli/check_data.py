@@ -79,8 +79,12 @@ def run(options: argparse.Namespace) -> int:
             continue
         listed.scenes_kept += 1
         listed.frames_kept += len(examined.example)
-        if key in looked_at:
+        if key not in looked_at:
+            continue
+        try:
             scenes.append(_check_scene(key, examined.example, source, options, output))
+        except report.DataError as error:  # of a picture that cannot be decoded
+            listed.findings.append(report.Finding(key, str(error)))
     faults = sum(fault["level"] == "fault" for s in scenes for fault in s["faults"])
     faults += len(listed.findings)
     tested = sum(entry["tested_with"] != "nothing" for entry in scenes)

@@ -87,8 +87,8 @@ def _supplier(options: argparse.Namespace, wanted: prepare.Options) -> prepare.S
         target_views=1,
         kind=options.kind,
     )
-    name = f"procedural, kind={options.kind}, {options.num_frames} frames of {options.size}"
-    return prepare.FromSource(opening.make_source(settings, "train"), name)
+    made_of = f"procedural, kind={options.kind}, {options.num_frames} frames of {options.size}"
+    return prepare.FromSource(opening.make_source(settings, "train"), made_of)
 
 
 def _rendered(options: argparse.Namespace) -> prepare.Supplier:
@@ -109,8 +109,11 @@ def _rendered(options: argparse.Namespace) -> prepare.Supplier:
         background={"black": 0.0, "white": 1.0}[options.background],
     )
     print(source.report.summary(limit=options.show), flush=True)
-    made = f"{options.draws} arcs of {options.num_frames} frames of {options.size}, up {options.up}"
-    return prepare.FromSource(source, f"splats at {options.root}, {made}")
+    made_of = (
+        f"splats, {options.draws} arcs of {options.num_frames} frames of {options.size}, up "
+        f"{options.up}, {options.background} background"
+    )
+    return prepare.FromSource(source, made_of, f"splats at {options.root}")
 
 
 def _parser() -> argparse.ArgumentParser:

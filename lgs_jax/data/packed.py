@@ -49,6 +49,7 @@ class Manifest:
 
     Attributes:
       source: format and place of the data, for the reader alone.
+      made_of: what of the source matters beside its keys, such as the frames that are left out.
       keys: SHA-256 of the scenes' keys.
       num_keys: scenes that the source lists.
       options: of the preparation, see `prepare.Options`.
@@ -61,6 +62,7 @@ class Manifest:
     """
 
     source: str
+    made_of: str
     keys: str
     num_keys: int
     options: dict[str, Any]

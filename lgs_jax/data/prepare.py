@@ -84,6 +84,9 @@ class FromReader:
         drop_frames: Mapping[str, frozenset[str]] | None = None,
     ):
         self.name = reader.name
+        listed = sorted((key, *sorted(names)) for key, names in (drop_frames or {}).items())
+        digest = hashlib.sha256(repr(listed).encode()).hexdigest()[:16] if listed else "none"
+        self.made_of = f"{type(reader).__name__}, drop_frames {digest}"
         self.keys = subset(reader.keys, options.num_scenes)
         self.class_names = tuple(reader.class_names)
         self._reader = reader
@@ -99,10 +102,17 @@ class FromReader:
 
 
 class FromSource:
-    """Scenes that are already checked, such as procedural ones; can be sent to another process."""
+    """Scenes that are already checked, such as procedural ones; can be sent to another process.
 
-    def __init__(self, source: Source, name: str):
-        self.name = name
+    Args:
+      source: the scenes.
+      made_of: all that they depend on beside their keys, in words.
+      name: for the reader; None: `made_of`.
+    """
+
+    def __init__(self, source: Source, made_of: str, name: str | None = None):
+        self.name = made_of if name is None else name
+        self.made_of = made_of
         self.class_names = tuple(source.class_names)
         self._source = source
         self.keys = [source[index].key for index in range(len(source))]
@@ -164,6 +174,7 @@ def _describe(supplier: Supplier, options: Options, scenes_per_shard: int) -> pa
     del kept["on_bad"]  # changes nothing of what is written
     return packed.Manifest(
         source=supplier.name,
+        made_of=supplier.made_of,
         keys=hashlib.sha256("\n".join(supplier.keys).encode()).hexdigest(),
         num_keys=len(supplier.keys),
         options=kept,

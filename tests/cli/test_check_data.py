@@ -86,6 +86,18 @@ def test_files_that_cannot_be_used_are_faults(example, tmp_path, capsys):
     assert "left out as bad: 0 scenes and 1 frames" in capsys.readouterr().out
 
 
+def test_a_picture_that_only_decoding_finds_broken(example, tmp_path):
+    folder = write_transforms(tmp_path / "fox", example)
+    path = folder / "images" / "3.png"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 400] = bytes(400)
+    path.write_bytes(data)
+    status, verdict, _ = run(folder, tmp_path)
+    assert status == 1
+    (finding,) = verdict["unusable"]
+    assert "3.png cannot be decoded" in finding["reason"]
+
+
 def test_single_bad_frames_can_be_left_out(example, tmp_path, capsys):
     folder = write_transforms(tmp_path / "fox", example)
     path = folder / "images"

@@ -187,6 +187,23 @@ def test_other_options_are_refused(root, folder):
         pack(root, folder, prepare.Options(short_side=30))
 
 
+def test_other_scenes_of_the_same_keys_are_refused(root, folder, tmp_path):
+    reader = opening.make_reader("realestate10k", str(root))
+    dropping = prepare.FromReader(reader, PLAIN, {"clip1": frozenset({"1033333"})})
+    with pytest.raises(DataError, match=r"made_of: 'RealEstate10K, drop_frames none' there"):
+        prepare.prepare(folder, dropping, PLAIN, scenes_per_shard=2, num_workers=0)
+    for size in (16, 24):
+        settings = pipeline.DataSettings(
+            source="procedural", num_scenes=2, num_frames=3, height=size, width=size,
+            context_views=2, target_views=1,
+        )  # fmt: skip
+        made = prepare.FromSource(pipeline.make_source(settings, "train"), f"frames of {size}")
+        if size == 16:
+            prepare.prepare(tmp_path / "out", made, PLAIN, num_workers=0)
+    with pytest.raises(DataError, match=r"made_of: 'frames of 16' there, 'frames of 24' here"):
+        prepare.prepare(tmp_path / "out", made, PLAIN, num_workers=0)
+
+
 def test_a_strange_folder_is_left_alone(root, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(DataError, match=r"is not empty \(it holds 'thesis.txt'\)"):
@@ -350,7 +367,7 @@ def test_a_list_of_another_layout_is_refused(folder, tmp_path):
 
 
 def test_manifests_differ_by_name():
-    one = packed.Manifest("a", "k", 3, {"codec": "png"}, (), 2)
+    one = packed.Manifest("a", "x", "k", 3, {"codec": "png"}, (), 2)
     other = dataclasses.replace(one, source="b", scenes_per_shard=4, options={"codec": "jpeg"})
     assert one.differences(other) == [
         "options.codec: 'png' there, 'jpeg' here",
