@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import os
+import struct
 import zipfile
 import zlib
 
@@ -11,7 +12,11 @@ from lgs_jax.data.report import DataError
 # A member that would be larger in memory is refused: no photograph or camera file is.
 MAX_BYTES = 256 * 2**20
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError)
+# What zipfile raises on damaged archives.
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
+    *(EOFError, OSError, ValueError),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +74,8 @@ class ZipPath:
             return archive.read(info)
         except KeyError as error:
             raise FileNotFoundError(f"there is no {self}") from error
+        except DataError:
+            raise
         except _BROKEN as error:
             raise DataError(
                 f"{self} cannot be read ({error}); download the archive again"
@@ -91,7 +98,7 @@ def members(archive: str) -> frozenset[str]:
 def _open(path: str, _process: int) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
-    except (*_BROKEN, OSError, ValueError) as error:
+    except _BROKEN as error:
         raise DataError(
             f"{path} is no zip archive that can be read ({error}); download it again"
         ) from error

@@ -127,9 +127,10 @@ def test_threads_and_cache_change_nothing(source, changes):
         assert_same(a, b)
 
 
-def test_processes_change_nothing(source):
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_processes_change_nothing(source, num_workers):
     expected = take(source, count=4)
-    settings = dataclasses.replace(SETTINGS, num_workers=2, num_threads=1)
+    settings = dataclasses.replace(SETTINGS, num_workers=num_workers, num_threads=1)
     for a, b in zip(expected, take(source, settings, count=4), strict=True):
         assert_same(a, b)
 
