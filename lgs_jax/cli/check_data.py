@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import detect, opening, report, scan
+from lgs_jax.data import detect, opening, progress, report, scan
 from lgs_jax.data.checks import features, pictures
 from lgs_jax.data.checks import scene as scene_check
 from lgs_jax.data.checks.conventions import FileConvention
@@ -122,16 +122,12 @@ def _examined(
     keys: list[str], examine: Callable[[str], scan.Examined]
 ) -> Iterator[tuple[str, scan.Examined]]:
     """Reads scenes ahead in their order, and says how far it is."""
-    began = said = time.monotonic()
+    counter = progress.Progress(len(keys), "scenes read", print, every_s=_SAY_EVERY_S)
     with futures.ThreadPoolExecutor(_THREADS) as pool:
         for start in range(0, len(keys), _AHEAD):
             part = keys[start : start + _AHEAD]
             yield from zip(part, pool.map(examine, part), strict=True)
-            now, done = time.monotonic(), start + len(part)
-            if now - said > _SAY_EVERY_S and done < len(keys):
-                said, rate = now, done / (now - began)
-                left = round((len(keys) - done) / rate)
-                print(f"{done} of {len(keys)} scenes read | {rate:.1f} per second | {left} s to go")
+            counter.add(len(part))
 
 
 def _scenes(source: str, root: str) -> tuple[list[str], Callable[[str], scan.Examined]]:

@@ -13,7 +13,6 @@ import re
 import shutil
 import subprocess
 import tempfile
-import time
 import urllib.parse
 from collections.abc import Callable
 from concurrent import futures
@@ -22,6 +21,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
+from lgs_jax.data import progress
 from lgs_jax.data.report import DataError
 
 MANIFEST = "videos.json"
@@ -94,7 +94,7 @@ def extract(
         raise DataError(f"there is no folder {videos}; give the folder of the videos")
     found = {path.stem: path for path in videos.iterdir() if path.suffix.lower() in SUFFIXES}
     outcome = Outcome(clips=len(files))
-    began = time.monotonic()
+    counter = progress.Progress(len(files), "clips", say, every_s=5.0)
 
     def one(file: Path) -> tuple[str, str, list[int] | str | None]:
         key = file.relative_to(texts).with_suffix("").as_posix()
@@ -107,7 +107,8 @@ def extract(
             return key, video, str(error)
 
     with futures.ThreadPoolExecutor(max(1, num_workers)) as pool:  # FFmpeg does the work
-        for number, (key, video, result) in enumerate(pool.map(one, files), start=1):
+        for key, video, result in pool.map(one, files):
+            counter.add()
             if result is None:
                 outcome.missing_videos.setdefault(video, []).append(key)
             elif isinstance(result, str):
@@ -116,10 +117,6 @@ def extract(
                 outcome.shortened[key] = result
             else:
                 outcome.complete += 1
-            if number % 20 == 0 or number == len(files):
-                rate = number / max(time.monotonic() - began, 1e-9)
-                left = round((len(files) - number) / rate)
-                say(f"{number} of {len(files)} clips | {rate:.1f} per second | {left} s to go")
     output.mkdir(parents=True, exist_ok=True)
     part = output / (MANIFEST + ".part")
     part.write_text(json.dumps(dataclasses.asdict(outcome), indent=1) + "\n")

@@ -10,11 +10,9 @@ import dataclasses
 import functools
 import hashlib
 import io
-import math
 import multiprocessing
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any
@@ -23,7 +21,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from lgs_jax.data import crops, images, packed, scan
+from lgs_jax.data import crops, images, packed, progress, scan
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import POLICIES, DataError, Finding, Report
 from lgs_jax.data.split import subset
@@ -161,11 +159,12 @@ def prepare(
     manifest = _begin(place, _describe(supplier, options, scenes_per_shard))
     done = _finished(place, manifest, say)
     missing = [number for number in range(manifest.num_shards) if number not in done]
-    progress = _Progress(manifest, done, say)
+    before = sum(shard.scenes_found for shard in done.values())
+    counter = progress.Progress(manifest.num_keys, "scenes", say, done=before)
     write = functools.partial(_write_shard, os.fspath(place), supplier, options, scenes_per_shard)
     for number, shard in _map(write, missing, num_workers):
         done[number] = shard
-        progress.add(shard)
+        counter.add(shard.scenes_found)
     return _finish(place, manifest, supplier, done)
 
 
@@ -381,30 +380,3 @@ def _finish(
     if finished != manifest:
         packed.write_json(folder / packed.MANIFEST, finished)
     return report
-
-
-class _Progress:
-    """Says after each shard how far it is, how fast, and when it will be done."""
-
-    def __init__(
-        self,
-        manifest: packed.Manifest,
-        done: Mapping[int, packed.Shard],
-        say: Callable[[str], None],
-    ):
-        self._total = manifest.num_keys
-        self._before = self._scenes = sum(shard.scenes_found for shard in done.values())
-        self._images = 0
-        self._began = time.monotonic()
-        self._say = say
-
-    def add(self, shard: packed.Shard) -> None:
-        self._scenes += shard.scenes_found
-        self._images += sum(entry.frames for entry in shard.scenes)
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        rate = (self._scenes - self._before) / seconds
-        left = math.ceil((self._total - self._scenes) / rate)
-        self._say(
-            f"{self._scenes} of {self._total} scenes | {rate:.1f} scenes and "
-            f"{self._images / seconds:.0f} images per second | {left} s to go"
-        )

@@ -7,9 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import math
 import pathlib
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -17,7 +15,7 @@ import jax
 import numpy as np
 
 from lgs_jax import settings
-from lgs_jax.data import latents, pipeline
+from lgs_jax.data import latents, pipeline, progress
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
@@ -143,12 +141,13 @@ def write(
         not finite.
     """
     done, manifest = _finished(folder, manifest, say)
-    progress = _Progress(manifest, sum(len(manifest.scenes_of(i)) for i in done), say)
+    draws = [len(manifest.scenes_of(i)) * manifest.draws for i in range(manifest.num_shards)]
+    counter = progress.Progress(sum(draws), "draws", say, done=sum(draws[i] for i in done))
     for number in range(manifest.num_shards):
         if number not in done:
             records = _encode_shard(saved.plain, source, data, manifest, number, batch_size)
             done[number] = latents.write_shard(folder, f"shard_{number:05d}.npy", records)
-            progress.add(len(manifest.scenes_of(number)))
+            counter.add(draws[number])
         if number >= len(manifest.shards):
             manifest = dataclasses.replace(manifest, shards=(*manifest.shards, done[number]))
             manifest.write(folder)
@@ -255,23 +254,3 @@ def _encode(
         "known": encoded.known,
         "known_mask": encoded.known_mask,
     }
-
-
-class _Progress:
-    """Says after each shard how far it is, how fast, and when it will be done."""
-
-    def __init__(self, manifest: latents.Manifest, before: int, say: Callable[[str], None]):
-        self._total = manifest.num_scenes
-        self._draws = manifest.draws
-        self._before = self._done = before
-        self._began = time.monotonic()
-        self._say = say
-
-    def add(self, scenes: int) -> None:
-        self._done += scenes
-        rate = (self._done - self._before) / max(time.monotonic() - self._began, 1e-9)
-        left = math.ceil((self._total - self._done) / rate)
-        self._say(
-            f"{self._done} of {self._total} scenes x {self._draws} draws | "
-            f"{rate * self._draws:.1f} draws per second | {left} s to go"
-        )
