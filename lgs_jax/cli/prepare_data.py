@@ -21,6 +21,15 @@ from lgs_jax.data import opening, prepare, report
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.training import compilation_cache
 
+# Options of scenes that are made: their defaults, and the sources that have them.
+_MADE = {
+    "num_frames": (16, ("procedural", "splats")),
+    "size": (64, ("procedural", "splats")),
+    "kind": ("mixed", ("procedural",)),
+    "draws": (1, ("splats",)),
+    "up": ("-y", ("splats",)),
+}
+
 
 def main(arguments: list[str]) -> int:
     """Prepares what is missing; returns the exit status."""
@@ -35,6 +44,7 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Prepares, and says what was left out and how to use the rest."""
+    _check_made(options)
     wanted = prepare.Options(
         short_side=options.short_side,
         codec=options.codec,
@@ -64,6 +74,25 @@ def _workers(options: argparse.Namespace) -> int:
             raise ValueError("--workers has no effect on splats, which this process renders")
         return 0
     return os.cpu_count() or 1 if options.workers is None else options.workers
+
+
+def _check_made(options: argparse.Namespace) -> None:
+    """Refuses options of made scenes that the source does not have; fills in the others."""
+    for name, (default, sources) in _MADE.items():
+        if getattr(options, name) is None:
+            setattr(options, name, default)
+        elif options.source not in sources:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(
+                f"{flag} has no effect on {options.source}; it is for {' and '.join(sources)}"
+            )
+    if options.source in ("procedural", "splats") and (options.masks, options.exif) != (
+        prepare.Options.masks,
+        prepare.Options.exif,
+    ):
+        raise ValueError(
+            f"--masks and --exif have no effect on {options.source}, whose pictures are made"
+        )
 
 
 def _supplier(options: argparse.Namespace, wanted: prepare.Options) -> prepare.Supplier:
@@ -137,11 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--exif", choices=("auto", "apply", "ignore"), default=defaults.exif)
     add("--drop-frames", default="", help="JSON file {scene: [frames]}, relative to the root")
     add("--on-bad", choices=report.POLICIES, default=defaults.on_bad)
-    add("--num-frames", type=int, default=16, help="of a procedural scene, or of splats")
-    add("--size", type=int, default=64, help="sides of procedural images, or of splats")
-    add("--draws", type=int, default=1, help="scenes of each splat file")
-    add("--up", default="-y", metavar="AXIS", help="where up is in splat files: +x, -y, ...")
-    add("--kind", default="mixed", help="of procedural scenes")
+    add("--num-frames", type=int, help="of a procedural scene, or of splats; default: 16")
+    add("--size", type=int, help="sides of procedural images, or of splats; default: 64")
+    add("--draws", type=int, help="scenes of each splat file; default: 1")
+    add("--up", metavar="AXIS", help="where up is in splat files, such as +z; default: -y")
+    add("--kind", help="of procedural scenes; default: mixed")
     add("--workers", type=int, help="processes; default: one a core; 0: none")
     add("--scenes-per-shard", type=int, default=64, help="scenes to a file")
     add("--show", type=int, default=20, help="findings to print; all are in the shards' lists")

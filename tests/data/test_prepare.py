@@ -352,6 +352,9 @@ def test_the_command_says_what_is_wrong(capsys, tmp_path):
     assert "there is no folder" in capsys.readouterr().err
     assert prepare_data.main(["--source=procedural", out]) == 1
     assert "num_scenes is not set" in capsys.readouterr().err
+    assert prepare_data.main(["--source=llff", "--root=x", "--size=32", out]) == 1
+    text = capsys.readouterr().err
+    assert "--size has no effect on llff; it is for procedural and splats" in text
 
 
 def test_a_list_of_another_layout_is_refused(folder, tmp_path):
