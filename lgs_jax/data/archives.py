@@ -7,6 +7,9 @@ import struct
 import zipfile
 import zlib
 
+from etils import epath
+
+from lgs_jax.data import places
 from lgs_jax.data.report import DataError
 
 # A member that would be larger in memory is refused: no photograph or camera file is.
@@ -84,6 +87,9 @@ class ZipPath:
     read = read_bytes
 
 
+AnyPath = epath.Path | ZipPath
+
+
 def members(archive: str) -> frozenset[str]:
     """Names of all files of an archive.
 
@@ -97,7 +103,8 @@ def members(archive: str) -> frozenset[str]:
 @functools.lru_cache(64)
 def _open(path: str, _process: int) -> zipfile.ZipFile:
     try:
-        return zipfile.ZipFile(path)
+        remote = places.is_remote(path)
+        return zipfile.ZipFile(places.place(path).open("rb") if remote else path)
     except _BROKEN as error:
         raise DataError(
             f"{path} is no zip archive that can be read ({error}); download it again"

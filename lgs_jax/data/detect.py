@@ -1,9 +1,11 @@
 """Which format is this? Looks at names only, nothing is opened."""
 
 import dataclasses
-from pathlib import Path
+import os
 
-from lgs_jax.data import images, packed
+from etils import epath
+
+from lgs_jax.data import images, packed, places
 from lgs_jax.data.report import DataError
 from lgs_jax.data.sources import colmap
 
@@ -19,14 +21,14 @@ class Detected:
     root: str
 
 
-def detect(path: str | Path) -> Detected:
+def detect(path: str | os.PathLike) -> Detected:
     """The format of a folder or file of posed photographs.
 
     Raises:
       DataError: if there is nothing, nothing that is known, or something without poses; it says
         what was found and what to do.
     """
-    path = Path(path)
+    path = places.place(path)
     if path.is_file():
         return _detect_file(path)
     if not path.is_dir():
@@ -37,7 +39,7 @@ def detect(path: str | Path) -> Detected:
     raise DataError(f"{path} is of no known format: {_describe(path)}")
 
 
-def _detect_file(path: Path) -> Detected:
+def _detect_file(path: epath.Path) -> Detected:
     if path.suffix == ".json":
         return Detected("transforms", str(path))
     if path.suffix == ".torch":
@@ -56,25 +58,25 @@ def _detect_file(path: Path) -> Detected:
     raise DataError(f"{path} is a file of no known kind; give a folder of posed photographs")
 
 
-def _any(folder: Path, *patterns: str) -> bool:
+def _any(folder: epath.Path, *patterns: str) -> bool:
     return any(next(folder.glob(pattern), None) is not None for pattern in patterns)
 
 
-def _is_realestate10k(folder: Path) -> bool:
+def _is_realestate10k(folder: epath.Path) -> bool:
     """Text files whose second line has 19 numbers."""
     for pattern in ("*/*.txt", "*.txt"):
         for file in sorted(folder.glob(pattern))[:3]:
-            lines = file.read_text(errors="replace").splitlines()[1:2]
+            lines = file.read_bytes().decode(errors="replace").splitlines()[1:2]
             if lines and len(lines[0].split()) == 19:
                 return True
     return False
 
 
-def _is_mvimgnet(folder: Path) -> bool:
+def _is_mvimgnet(folder: epath.Path) -> bool:
     return _any(folder, "*/*/sparse/0/cameras.*", "*.zip")
 
 
-def _is_colmap(folder: Path) -> bool:
+def _is_colmap(folder: epath.Path) -> bool:
     return any(
         colmap.find_model(place) is not None
         for place in (folder, *(child for child in sorted(folder.iterdir()) if child.is_dir()))
@@ -94,9 +96,9 @@ _FOLDERS = {
 }
 
 
-def _describe(folder: Path) -> str:
+def _describe(folder: epath.Path) -> str:
     """What is in a folder that is no data set, and what to do about it."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
+    files = [place / name for place, _, names in folder.walk() for name in names]
     pictures = sum(file.suffix in images.SUFFIXES for file in files)
     videos = sum(file.suffix.lower() in _VIDEOS for file in files)
     splats = sum(file.suffix.lower() in _SPLATS for file in files)

@@ -1,6 +1,7 @@
 """Reading and checking images with Pillow."""
 
 import dataclasses
+import functools
 import io
 import struct
 from collections.abc import Sequence
@@ -8,9 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 from lgs_jax.data import lens as lens_lib
+from lgs_jax.data import places
 from lgs_jax.data.report import DataError
 
 BACKGROUNDS = {"black": 0, "white": 255}
@@ -75,13 +78,11 @@ class Span:
 
     def exists(self) -> bool:
         """Whether the file that holds it is there."""
-        return Path(self.path).is_file()
+        return epath.Path(self.path).is_file()
 
     def read(self) -> bytes:
         """The bytes; fewer where the file ends before."""
-        with Path(self.path).open("rb") as file:
-            file.seek(self.offset)
-            return file.read(self.length)
+        return places.read_span(self.path, self.offset, self.length)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,7 @@ class Frames(Sequence):
 
 def exists(path: str | Embedded) -> bool:
     """Whether there is a file at all."""
-    return Path(path).is_file() if isinstance(path, str) else path.exists()
+    return epath.Path(path).is_file() if isinstance(path, str) else path.exists()
 
 
 def stored_size(
@@ -128,7 +129,7 @@ def stored_size(
       DataError: if the file is missing, empty, broken, cut off, or turned in an unclear way.
     """
     try:
-        with _open(path) as image:
+        with opened(path) as image:
             size = _turned_size(image, _orientation(image, path, options.exif, declared))
             if not _has_end(path, image.format):
                 image.load()
@@ -144,7 +145,7 @@ def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
       DataError: naming the file, if it cannot be decoded or has another size than at the scan.
     """
     try:
-        with _open(file.path) as image:
+        with opened(file.path) as image:
             declared = file.lens.size if file.lens else file.size
             orientation = _orientation(image, file.path, options.exif, declared)
             pixels = to_rgb(_turn(image, orientation), BACKGROUNDS[options.background])
@@ -173,7 +174,7 @@ def read_reduced(file: FrameFile, options: ReadOptions, factor: float) -> np.nda
     if factor < _REDUCTIONS[-1] or masked or file.lens:
         return read_frame(file, options)
     try:
-        with _open(file.path) as image:
+        with opened(file.path) as image:
             if image.size != (file.size[1], file.size[0]) or (
                 _orientation(image, file.path, options.exif, file.size) != 1
             ):
@@ -212,7 +213,7 @@ def read_original(file: FrameFile, options: ReadOptions) -> bytes | None:
     if file.lens or (file.mask is not None and options.masks != "ignore"):
         return None
     try:
-        stored = Path(file.path).read_bytes() if isinstance(file.path, str) else file.path.read()
+        stored = _read(file.path)
         with Image.open(io.BytesIO(stored)) as image:
             plain = (
                 image.format in ("JPEG", "PNG")
@@ -282,7 +283,7 @@ def to_rgb(image: Image.Image, background: int) -> np.ndarray:
 def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:
     """Paints what lies outside the mask (0) grey `outside`; soft masks blend."""
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             mask = np.asarray(image.convert("L"), np.float32)[..., None] / 255.0
     except _BROKEN as error:
         raise _unreadable(path, error) from error
@@ -294,8 +295,22 @@ def _masked(pixels: np.ndarray, path: str, outside: int) -> np.ndarray:
     return np.rint(pixels * mask + outside * (1.0 - mask)).astype(np.uint8)
 
 
-def _open(path: str | Embedded) -> Image.Image:
-    return Image.open(path if isinstance(path, str) else io.BytesIO(path.read()))
+def opened(path: str | Embedded) -> Image.Image:
+    """The image, of which Pillow decodes nothing yet."""
+    on_disk = isinstance(path, str) and not places.is_remote(path)
+    return Image.open(path if on_disk else io.BytesIO(_read(path)))
+
+
+def _read(path: str | Embedded) -> bytes:
+    if not isinstance(path, str):
+        return path.read()
+    return _fetched(path) if places.is_remote(path) else Path(path).read_bytes()
+
+
+# A file in a store is looked at several times in a row when it is checked, and fetched once.
+@functools.lru_cache(maxsize=16)
+def _fetched(path: str) -> bytes:
+    return epath.Path(path).read_bytes()
 
 
 def _orientation(
@@ -334,8 +349,8 @@ def _has_end(path: str | Embedded, image_format: str | None) -> bool:
     ends = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82"}
     if image_format not in ends:
         return True
-    if not isinstance(path, str):
-        return path.read().endswith(ends[image_format])
+    if not isinstance(path, str) or places.is_remote(path):
+        return _read(path).endswith(ends[image_format])
     with Path(path).open("rb") as file:
         file.seek(-len(ends[image_format]), 2)
         return file.read() == ends[image_format]

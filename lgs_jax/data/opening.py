@@ -3,9 +3,8 @@
 import importlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
-from lgs_jax.data import images, mixture, normalize, scan, view_index
+from lgs_jax.data import images, mixture, normalize, places, scan, view_index
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
@@ -60,7 +59,7 @@ def make_source(settings: DataSettings, split: str) -> Source:
         return source
     return view_index.IndexedSource(
         source,
-        Path(settings.root) / settings.view_index,
+        places.place(settings.root) / settings.view_index,
         context=settings.context_views,
         target=settings.target_views,
         on_bad=settings.on_bad,
@@ -104,7 +103,7 @@ def read_drop_frames(root: str, file: str, keys: Sequence[str]) -> dict[str, fro
     """
     if not file:
         return {}
-    path = Path(root) / file
+    path = places.place(root) / file
     expected = "expected a JSON object {scene: [frame names]}"
     try:
         listed = json.loads(path.read_text())

@@ -21,7 +21,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from lgs_jax.data import crops, images, packed, progress, scan
+from lgs_jax.data import crops, images, packed, places, progress, scan
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import POLICIES, DataError, Finding, Report
 from lgs_jax.data.split import subset
@@ -155,7 +155,7 @@ def prepare(
     """
     if scenes_per_shard < 1 or num_workers < 0:
         raise ValueError(f"{scenes_per_shard=} must be at least 1 and {num_workers=} at least 0")
-    place = epath.Path(folder)
+    place = places.place(folder)
     manifest = _begin(place, _describe(supplier, options, scenes_per_shard))
     done = _finished(place, manifest, say)
     missing = [number for number in range(manifest.num_shards) if number not in done]

@@ -9,13 +9,14 @@ import collections
 import dataclasses
 import io
 import math
+import os
 import pickle
 import struct
 import zipfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from lgs_jax.data.images import Span
 from lgs_jax.data.report import DataError
@@ -49,7 +50,7 @@ class Tensor:
         return np.frombuffer(self.span.read(), self.dtype).reshape(self.shape)
 
 
-def load(path: Path) -> Any:
+def load(path: epath.Path) -> Any:
     """The containers of a file, with a `Tensor` for each tensor.
 
     Raises:
@@ -76,7 +77,7 @@ def load(path: Path) -> Any:
 class _Unpickler(pickle.Unpickler):
     """Knows how torch names tensors and nothing else."""
 
-    def __init__(self, path: Path, file: Any, archive: zipfile.ZipFile):
+    def __init__(self, path: epath.Path, file: Any, archive: zipfile.ZipFile):
         pickles = [n for n in archive.namelist() if n.count("/") == 1 and n.endswith("/data.pkl")]
         if len(pickles) != 1:
             raise ValueError(f"it holds {len(pickles)} files <name>/data.pkl, expected one")
@@ -113,7 +114,7 @@ class _Unpickler(pickle.Unpickler):
         self._file.seek(info.header_offset)
         header = _LOCAL_HEADER.unpack(self._file.read(_LOCAL_HEADER.size))
         begin = info.header_offset + _LOCAL_HEADER.size + header[-2] + header[-1]
-        if begin + info.file_size > self._path.stat().st_size:
+        if begin + info.file_size > self._file.seek(0, os.SEEK_END):
             raise ValueError(f"its {info.filename} reaches beyond the end of the file")
         span = Span(str(self._path), begin, info.file_size)
         return _Storage(span, np.dtype(_STORAGES[storage.name]))

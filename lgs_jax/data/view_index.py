@@ -6,12 +6,14 @@ by design (720 of the 7,194 of RealEstate10K).
 """
 
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
+from lgs_jax.data import places
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import DataError, Finding
 
@@ -31,11 +33,13 @@ class IndexedSource:
       DataError: if the file cannot be understood, or no scene is left.
     """
 
-    def __init__(self, source: Source, path: str | Path, *, context: int, target: int, on_bad: str):
+    def __init__(
+        self, source: Source, path: str | os.PathLike, *, context: int, target: int, on_bad: str
+    ):
         self.class_names = source.class_names
         self.report = source.report
         self._source = source
-        index = _read(Path(path))
+        index = _read(places.place(path))
         incomplete = {finding.scene for finding in source.report.findings if finding.frame}
         self._scenes: list[tuple[int, np.ndarray, np.ndarray]] = []
         found = set()
@@ -95,7 +99,7 @@ def _fault(views: Any, frames: int, context: int, target: int) -> str:
     return ""
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: epath.Path) -> dict[str, Any]:
     try:
         index = json.loads(path.read_text())
     except FileNotFoundError as error:

@@ -9,6 +9,9 @@ import json
 import pathlib
 import struct
 import sys
+import tempfile
+import typing
+import zipfile
 
 import numpy as np
 import pytest
@@ -165,6 +168,24 @@ def write_colmap(folder, poses, size, camera, *, names, binary=True, index="0"):
     (place / "images.txt").write_text("\n".join(lines) + "\n")
 
 
+def write_colmap_scene(folder, scene: DotScene, *, binary=True):
+    """<folder>/{sparse/0, images} with the pinhole camera of the scene."""
+    names = [f"{i}.png" for i in range(len(scene.world_from_cam))]
+    camera = ("PINHOLE", scene.intrinsics.tolist())
+    write_colmap(folder, scene.world_from_cam, scene.size, camera, names=names, binary=binary)
+    for i, name in enumerate(names):
+        save_image(folder / "images" / name, scene.image(i))
+
+
+def write_mvimgnet_zip(folder, scene: DotScene, compression=zipfile.ZIP_STORED):
+    """<folder>/part.zip with the instance 3/abc."""
+    with tempfile.TemporaryDirectory() as scratch:
+        write_colmap_scene(pathlib.Path(scratch), scene)
+        with zipfile.ZipFile(folder / "part.zip", "w", compression) as archive:
+            for path in sorted(pathlib.Path(scratch).rglob("*.*")):
+                archive.write(path, f"3/abc/{path.relative_to(scratch)}")
+
+
 def write_transforms(folder, scene: DotScene, *, top=None, per_frame=None, suffix=".png"):
     """<folder>/transforms.json with its images; OpenGL axes. Returns the file."""
     height, width = scene.size
@@ -202,6 +223,41 @@ def formats():
 
     names = (
         "DotScene draw_dots find_dots make_dot_scene save_image write_realestate10k write_colmap "
-        "write_transforms write_llff"
+        "write_colmap_scene write_mvimgnet_zip write_transforms write_llff"
     )
     return types.SimpleNamespace(**{name: globals()[name] for name in names.split()})
+
+
+@pytest.fixture(scope="session")
+def memory_store():
+    """Lets s3:// be memory, as `etils.epath` and fsspec see it; both remember file systems."""
+    import fsspec
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Store(MemoryFileSystem):
+        protocol = "s3"
+        store: typing.ClassVar = {}
+        pseudo_dirs: typing.ClassVar = [""]
+
+        def __init__(self, **kwargs):
+            kwargs.pop("finalize_on_close", None)
+            super().__init__(**kwargs)
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return super()._strip_protocol(str(path).replace("s3://", "memory://", 1))
+
+    fsspec.register_implementation("s3", Store, clobber=True)
+    return Store
+
+
+@pytest.fixture
+def store(memory_store, monkeypatch, tmp_path):
+    """An empty object store at s3://, and an empty cache."""
+    from lgs_jax.data import archives, images, packed
+
+    memory_store.store.clear()
+    memory_store.pseudo_dirs[:] = [""]
+    monkeypatch.setenv(packed.CACHE_VARIABLE, str(tmp_path / "cache"))
+    for cached in (images._fetched, archives._open, archives._names):
+        cached.cache_clear()  # files in a store are taken not to change

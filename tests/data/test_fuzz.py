@@ -71,41 +71,24 @@ def mutated(data: bytes, edits) -> bytes:
     return bytes(changed)
 
 
-def write_colmap(folder, formats, scene, *, binary):
-    names = [f"{i}.png" for i in range(len(scene.world_from_cam))]
-    formats.write_colmap(
-        folder,
-        scene.world_from_cam,
-        scene.size,
-        ("PINHOLE", scene.intrinsics.tolist()),
-        names=names,
-        binary=binary,
-    )
-    for i, name in enumerate(names):
-        formats.save_image(folder / "images" / name, scene.image(i))
-
-
-def write_zip(folder, formats, scene):
-    write_colmap(folder / "plain", formats, scene, binary=True)
-    with zipfile.ZipFile(folder / "part.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((folder / "plain").rglob("*.*")):
-            archive.write(path, f"3/abc/{path.relative_to(folder / 'plain')}")
-
-
 CASES = {
     "colmap cameras.bin": (
-        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=True), "sparse/0/cameras.bin"
+        "colmap", lambda d, f, s: f.write_colmap_scene(d, s), "sparse/0/cameras.bin"
     ),
     "colmap images.bin": (
-        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=True), "sparse/0/images.bin"
+        "colmap", lambda d, f, s: f.write_colmap_scene(d, s), "sparse/0/images.bin"
     ),
     "colmap cameras.txt": (
-        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=False), "sparse/0/cameras.txt"
+        "colmap", lambda d, f, s: f.write_colmap_scene(d, s, binary=False), "sparse/0/cameras.txt"
     ),
     "colmap images.txt": (
-        "colmap", lambda d, f, s: write_colmap(d, f, s, binary=False), "sparse/0/images.txt"
+        "colmap", lambda d, f, s: f.write_colmap_scene(d, s, binary=False), "sparse/0/images.txt"
     ),
-    "mvimgnet zip": ("mvimgnet", write_zip, "part.zip"),
+    "mvimgnet zip": (
+        "mvimgnet",
+        lambda d, f, s: f.write_mvimgnet_zip(d, s, zipfile.ZIP_DEFLATED),
+        "part.zip",
+    ),
     "llff": ("llff", lambda d, f, s: f.write_llff(d, s), "poses_bounds.npy"),
     "transforms": ("transforms", lambda d, f, s: f.write_transforms(d, s), "transforms.json"),
     "realestate10k": (

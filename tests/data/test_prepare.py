@@ -7,7 +7,6 @@ import pickle
 import shutil
 import subprocess
 import sys
-import typing
 
 import numpy as np
 import pytest
@@ -300,38 +299,13 @@ def test_masks_and_lenses_are_applied_for_good(formats, scenes, tmp_path):
     assert (example.images[0][:, -1] == 255).all()
 
 
-class TestObjectStore:
-    """A folder behind fsspec, as gs:// and s3:// are; here the store is memory."""
-
-    @pytest.fixture
-    def store(self, monkeypatch, tmp_path):
-        import fsspec
-        from fsspec.implementations.memory import MemoryFileSystem
-
-        class Store(MemoryFileSystem):
-            protocol = "s3"
-            store: typing.ClassVar = {}
-            pseudo_dirs: typing.ClassVar = [""]
-
-            def __init__(self, **kwargs):
-                kwargs.pop("finalize_on_close", None)
-                super().__init__(**kwargs)
-
-            @classmethod
-            def _strip_protocol(cls, path):
-                return super()._strip_protocol(str(path).replace("s3://", "memory://", 1))
-
-        fsspec.register_implementation("s3", Store, clobber=True)
-        monkeypatch.setenv(packed.CACHE_VARIABLE, str(tmp_path / "cache"))
-        return Store
-
-    def test_writes_and_reads(self, root, folder, store, tmp_path):
-        pack(root, "s3://bucket/out")
-        ours = pipeline.make_source(settings_of("s3://bucket/out"), "train")
-        theirs = pipeline.make_source(settings_of(folder), "train")
-        for i in range(5):
-            assert_same_examples(ours[i], theirs[i])
-        assert len(list((tmp_path / "cache").iterdir())) == 3  # each shard was copied once
+def test_an_object_store_holds_the_same(root, folder, store, tmp_path):
+    pack(root, "s3://bucket/out")
+    ours = pipeline.make_source(settings_of("s3://bucket/out"), "train")
+    theirs = pipeline.make_source(settings_of(folder), "train")
+    for i in range(5):
+        assert_same_examples(ours[i], theirs[i])
+    assert len(list((tmp_path / "cache").iterdir())) == 3  # each shard was copied once
 
 
 def test_the_command(root, tmp_path):

@@ -5,13 +5,14 @@ points, rigs and frames are not needed.
 """
 
 import dataclasses
+import os
 import re
 import struct
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
-from lgs_jax.data import archives, poses
+from lgs_jax.data import archives, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 
@@ -81,8 +82,8 @@ class Colmap:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path):
-        root = Path(root)
+    def __init__(self, root: str | os.PathLike):
+        root = places.place(root)
         self.name = f"colmap at {root}"
         if not root.is_dir():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
@@ -103,7 +104,7 @@ class Colmap:
         return read_scene(model, folder / "images")
 
 
-def find_model(folder: Path) -> Path | None:
+def find_model(folder: epath.Path) -> epath.Path | None:
     """The folder that holds the cameras: sparse/0, sparse or the folder itself."""
     for place in (folder / "sparse" / "0", folder / "sparse", folder):
         if any((place / f"cameras.{suffix}").is_file() for suffix in ("bin", "txt")):
@@ -111,7 +112,7 @@ def find_model(folder: Path) -> Path | None:
     return None
 
 
-def read_scene(model: Path | archives.ZipPath, image_folder: Path | archives.ZipPath) -> RawScene:
+def read_scene(model: archives.AnyPath, image_folder: archives.AnyPath) -> RawScene:
     """A reconstruction as a scene; frames are ordered by name, numbers by value.
 
     Raises:
@@ -141,8 +142,8 @@ def read_scene(model: Path | archives.ZipPath, image_folder: Path | archives.Zip
     return RawScene(frames, faults, cam_from_world=True)
 
 
-def _location(path: Path | archives.ZipPath) -> str | archives.ZipPath:
-    return str(path) if isinstance(path, Path) else path
+def _location(path: archives.AnyPath) -> str | archives.ZipPath:
+    return str(path) if isinstance(path, epath.Path) else path
 
 
 def natural_order(name: str) -> list[tuple[int, int | str]]:
@@ -151,7 +152,7 @@ def natural_order(name: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
 
 
-def read_model(folder: Path | archives.ZipPath) -> tuple[dict[int, Camera], list[Image]]:
+def read_model(folder: archives.AnyPath) -> tuple[dict[int, Camera], list[Image]]:
     """Cameras by number and images of a model, binary if there is both.
 
     Raises:

@@ -6,12 +6,14 @@ right, back, and a last column of height, width and focal length in pixels of th
 Mildenhall et al., "Local light field fusion", https://github.com/Fyusion/LLFF.
 """
 
+import io
+import os
 import tokenize
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
-from lgs_jax.data import images, poses
+from lgs_jax.data import images, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 from lgs_jax.data.sources.colmap import natural_order
@@ -33,8 +35,8 @@ class Llff:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path):
-        root = Path(root)
+    def __init__(self, root: str | os.PathLike):
+        root = places.place(root)
         self.name = f"llff at {root}"
         if not root.is_dir():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
@@ -65,10 +67,10 @@ class Llff:
         )
 
 
-def _read_rows(path: Path) -> np.ndarray:
+def _read_rows(path: epath.Path) -> np.ndarray:
     """The numbers [N, 17], float64."""
     try:
-        rows = np.load(path, allow_pickle=False)
+        rows = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
     except _BROKEN as error:
         raise DataError(f"{path} is no readable .npy file ({error}); restore it") from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
@@ -81,7 +83,7 @@ def _read_rows(path: Path) -> np.ndarray:
     return np.where(np.abs(rows) < poses.MAX_COORDINATE, rows, np.nan).astype(np.float64)
 
 
-def _image_files(folder: Path) -> list[Path]:
+def _image_files(folder: epath.Path) -> list[epath.Path]:
     reduced = sorted(folder.glob("images_*"), key=lambda path: natural_order(path.name))
     for place in (folder / "images", *reduced):
         if place.is_dir():
@@ -91,7 +93,7 @@ def _image_files(folder: Path) -> list[Path]:
     raise DataError(f"{folder} holds no images in images/ or images_<n>/; expected {_EXPECTED}")
 
 
-def _frame(number: int, row: np.ndarray, file: Path) -> RawFrame:
+def _frame(number: int, row: np.ndarray, file: epath.Path) -> RawFrame:
     matrix = row[:15].reshape(3, 5)
     down, right, back = matrix[:, :3].T
     height, width, focal = matrix[:, 4]

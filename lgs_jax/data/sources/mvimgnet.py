@@ -6,10 +6,12 @@ Some instances come with an empty sparse folder or without images; a second reco
 (sparse/1, ...) is in another frame of reference and is never used.
 """
 
+import os
 import re
-from pathlib import Path
 
-from lgs_jax.data import archives
+from etils import epath
+
+from lgs_jax.data import archives, places
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawScene
 from lgs_jax.data.sources import colmap
@@ -34,8 +36,8 @@ class MVImgNet:
       DataError: if the root or the instances are not there, or archives hold one twice.
     """
 
-    def __init__(self, root: str | Path):
-        self._root = Path(root)
+    def __init__(self, root: str | os.PathLike):
+        self._root = places.place(root)
         self.name = f"mvimgnet at {root}"
         if not self._root.exists():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
@@ -86,9 +88,9 @@ class MVImgNet:
         )
 
 
-def _instances(root: Path) -> dict[str, Path | archives.ZipPath]:
+def _instances(root: epath.Path) -> dict[str, archives.AnyPath]:
     """The folder of every instance, on disk or in an archive."""
-    found: dict[str, Path | archives.ZipPath] = {}
+    found: dict[str, archives.AnyPath] = {}
     for path in root.glob("*/*"):
         if (path / "images").is_dir() or (path / "sparse").is_dir():
             found[path.relative_to(root).as_posix()] = path
@@ -101,5 +103,5 @@ def _instances(root: Path) -> dict[str, Path | archives.ZipPath]:
     return found
 
 
-def _names(archive: Path) -> list[str]:
+def _names(archive: epath.Path) -> list[str]:
     return sorted(archives.members(str(archive)))

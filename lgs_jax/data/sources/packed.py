@@ -11,7 +11,7 @@ from concurrent import futures
 import numpy as np
 from etils import epath
 
-from lgs_jax.data import images, packed, scan
+from lgs_jax.data import images, packed, places, scan
 from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding, Report
 
@@ -26,7 +26,7 @@ class Folder:
     """
 
     def __init__(self, root: str | os.PathLike, verify: str = "headers"):
-        self.root = epath.Path(root)
+        self.root = places.place(root)
         self.name = f"packed at {root}"
         manifest = packed.read_manifest(self.root)
         if manifest is None:

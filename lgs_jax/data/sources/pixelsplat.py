@@ -9,12 +9,15 @@ Images are read where they lie in the chunk, when they are used.
 
 import functools
 import json
+import os
+import posixpath
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
-from lgs_jax.data import torch_zip
+from lgs_jax.data import places, torch_zip
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 
@@ -35,15 +38,15 @@ class PixelSplat:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path):
-        root = Path(root)
+    def __init__(self, root: str | os.PathLike):
+        root = places.place(root)
         self.name = f"pixelsplat at {root}"
         if not root.is_dir():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
         chunks = sorted(root.glob("*/*.torch")) or sorted(root.glob("*.torch"))
         if not chunks:
             raise DataError(f"{root} holds no chunk; expected {_EXPECTED}")
-        self._chunk_of: dict[str, Path] = {}
+        self._chunk_of: dict[str, epath.Path] = {}
         for folder in sorted({chunk.parent for chunk in chunks}):
             prefix = "" if folder == root else f"{folder.name}/"
             for key, chunk in _index(folder).items():
@@ -77,11 +80,11 @@ class PixelSplat:
         return RawScene(frames, cam_from_world=True, same_size=True)
 
 
-def _index(folder: Path) -> dict[str, Path]:
+def _index(folder: epath.Path) -> dict[str, epath.Path]:
     """Scene to chunk."""
     path = folder / "index.json"
     if not path.is_file():
-        found: dict[str, Path] = {}
+        found: dict[str, epath.Path] = {}
         for chunk in sorted(folder.glob("*.torch")):
             for key in _scenes(chunk):
                 if found.setdefault(key, chunk) != chunk:
@@ -92,18 +95,26 @@ def _index(folder: Path) -> dict[str, Path]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path} is no JSON ({error}); download it again") from error
     names = listed.values() if isinstance(listed, dict) else [None]
-    if not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not all(isinstance(name, str) and posixpath.basename(name) == name for name in names):
         raise DataError(f"{path} is no object {{scene: file name of its chunk}}; download it again")
     return {key: folder / name for key, name in listed.items()}
 
 
-def _scenes(chunk: Path) -> dict[str, dict[str, Any]]:
+def _scenes(chunk: epath.Path) -> dict[str, dict[str, Any]]:
     """The scenes of a chunk by key, images as places in it."""
-    return _load(chunk, chunk.stat().st_mtime_ns if chunk.is_file() else 0)
+    return _load(chunk, _version(chunk))
+
+
+def _version(chunk: epath.Path) -> tuple[int, int]:
+    """Of a file on disk; what lies in a store is never rewritten."""
+    if places.is_remote(str(chunk)) or not chunk.is_file():
+        return 0, 0
+    found = Path(chunk).stat()
+    return found.st_mtime_ns, found.st_size
 
 
 @functools.lru_cache(_OPEN_CHUNKS)
-def _load(chunk: Path, _changed: int) -> dict[str, dict[str, Any]]:
+def _load(chunk: epath.Path, _changed: tuple[int, int]) -> dict[str, dict[str, Any]]:
     scenes = torch_zip.load(chunk)
     if not isinstance(scenes, list) or not all(
         isinstance(scene, dict) and isinstance(scene.get("key"), str) for scene in scenes

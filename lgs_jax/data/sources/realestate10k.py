@@ -5,12 +5,13 @@ row by row (OpenCV axes), intrinsics as fractions of width and height.
 """
 
 import functools
+import os
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 
-from lgs_jax.data import images
+from lgs_jax.data import images, places
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 
@@ -41,8 +42,8 @@ class RealEstate10K:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path):
-        self._root = Path(root)
+    def __init__(self, root: str | os.PathLike):
+        self._root = places.place(root)
         self.name = f"realestate10k at {root}"
         if not self._root.is_dir():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
@@ -61,9 +62,9 @@ class RealEstate10K:
             f"{self._folder(_LAYOUTS[0], self.keys[0])}; expected {_EXPECTED}"
         )
 
-    def _folder(self, layout: str, key: str) -> Path:
+    def _folder(self, layout: str, key: str) -> epath.Path:
         split, _, scene = key.rpartition("/")
-        return self._root / layout.format(split=split or ".", id=scene)
+        return places.child(self._root, layout.format(split=split or ".", id=scene))
 
     def read(self, key: str) -> RawScene:
         """Parses one scene."""
@@ -71,7 +72,7 @@ class RealEstate10K:
         folder = self._folder(self._layout, key)
         if not folder.is_dir():
             raise DataError(f"its folder of frames {folder} is missing; download the frames")
-        lines = text.read_text(errors="replace").splitlines()[1:]
+        lines = text.read_bytes().decode(errors="replace").splitlines()[1:]
         names = {path.stem: path.name for path in folder.iterdir()}
         frames, faults = [], []
         for number, line in enumerate(lines, start=2):
@@ -85,7 +86,7 @@ class RealEstate10K:
         return RawScene(frames, faults, cam_from_world=True, same_size=True)
 
 
-def _locate(folder: Path, names: dict[str, str], timestamp: str) -> str:
+def _locate(folder: epath.Path, names: dict[str, str], timestamp: str) -> str:
     return str(folder / names.get(timestamp, f"{timestamp}{images.SUFFIXES[0]}"))
 
 

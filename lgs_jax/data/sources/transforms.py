@@ -6,13 +6,13 @@ stand at the top or in a frame; the frame wins.
 
 import json
 import math
-from pathlib import Path
+import os
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from etils import epath
 
-from lgs_jax.data import images, poses
+from lgs_jax.data import images, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 from lgs_jax.data.sources.colmap import natural_order
@@ -32,8 +32,8 @@ class Transforms:
 
     class_names: tuple[str, ...] = ()
 
-    def __init__(self, root: str | Path):
-        root = Path(root)
+    def __init__(self, root: str | os.PathLike):
+        root = places.place(root)
         self.name = f"transforms at {root}"
         if not root.exists():
             raise DataError(f"there is no {root}; expected {_EXPECTED}")
@@ -68,16 +68,16 @@ class Transforms:
         return RawScene(frames, faults)
 
 
-def _find(folder: Path) -> list[Path]:
+def _find(folder: epath.Path) -> list[epath.Path]:
     """The file of a folder, as a list of one or none."""
     return [folder / name for name in _FILES if (folder / name).is_file()][:1]
 
 
-def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: Path) -> RawFrame:
+def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epath.Path) -> RawFrame:
     values = {**top, **entry}
     if "file_path" not in entry:
         raise DataError("a frame has no 'file_path'; add it")
-    path = _image_path(folder / entry["file_path"])
+    path = _image_path(places.child(folder, entry["file_path"]))
     try:
         matrix = np.asarray(entry.get("transform_matrix"), np.float64)
     except (TypeError, ValueError):
@@ -97,11 +97,11 @@ def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: Path
         timestamp=float(number),
         size=size,
         distortion=_distortion(values),
-        mask=str(folder / mask) if mask else None,
+        mask=str(places.child(folder, mask)) if mask else None,
     )
 
 
-def _image_path(path: Path) -> Path:
+def _image_path(path: epath.Path) -> epath.Path:
     """The file, also where the JSON leaves the suffix out."""
     if path.is_file():
         return path
@@ -119,12 +119,12 @@ def _number(values: dict[str, Any], name: str, default: float | None = None) -> 
     return float(value)
 
 
-def _size(values: dict[str, Any], path: Path) -> tuple[int, int]:
+def _size(values: dict[str, Any], path: epath.Path) -> tuple[int, int]:
     """Height and width: declared, or else the file's."""
     if "w" in values and "h" in values:
         return round(_number(values, "h")), round(_number(values, "w"))
     try:
-        with Image.open(path) as image:
+        with images.opened(str(path)) as image:
             return image.height, image.width
     except OSError as error:
         raise DataError(f"image {path} cannot be read ({error}); restore it") from error

@@ -1,0 +1,63 @@
+"""Where data lie: folders on disk, network file systems, or object stores (gs://, s3://).
+
+Everything goes through `etils.epath`, as the checkpoints do; a place on disk behaves like a
+`pathlib.Path`.
+"""
+
+import os
+import posixpath
+from pathlib import Path
+
+import fsspec
+from etils import epath
+
+from lgs_jax.data.report import DataError
+
+# Object stores, and the extra of this package that reads them.
+STORES = {"gs": "gcs", "s3": "s3"}
+
+
+def place(root: str | os.PathLike) -> epath.Path:
+    """The place that a user named.
+
+    Raises:
+      DataError: if it lies in a store that is not known, or whose package is not installed.
+    """
+    text = os.fspath(root)
+    if is_remote(text):
+        scheme = text.partition("://")[0]
+        if scheme not in STORES:
+            known = ", ".join(f"{name}://" for name in STORES)
+            raise DataError(f"{text} lies in no store that can be read; expected a path or {known}")
+        try:
+            fsspec.get_filesystem_class(scheme)
+        except ImportError as error:
+            raise DataError(
+                f"{text} needs a package that is not installed ({error}); "
+                f"pip install 'lgs_jax[{STORES[scheme]}]'"
+            ) from error
+    return epath.Path(root)
+
+
+def is_remote(path: str) -> bool:
+    """Whether it lies in an object store."""
+    return "://" in path
+
+
+def child(folder: epath.Path, relative: str) -> epath.Path:
+    """`folder / relative`; `..` is resolved by name where there are only names."""
+    text = str(folder)
+    if not is_remote(text):
+        return folder / relative
+    scheme, _, rest = text.partition("://")
+    return epath.Path(f"{scheme}://{posixpath.normpath(posixpath.join(rest, relative))}")
+
+
+def read_span(path: str, offset: int, length: int) -> bytes:
+    """`length` bytes from `offset` on; fewer where the file ends before."""
+    if is_remote(path):
+        store, inside = fsspec.core.url_to_fs(path)
+        return store.cat_file(inside, start=offset, end=offset + length)
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        return file.read(length)
