@@ -13,7 +13,7 @@ from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.api import render
-from lgs_jax.rendering.splat import dispatch, pallas_gpu, pallas_tpu, tiled
+from lgs_jax.rendering.splat import dispatch, pallas_gpu, pallas_tpu, projection, tiled
 
 IMPLEMENTATIONS = [name for name in dispatch.IMPLEMENTATIONS if name != "reference"]
 
@@ -284,3 +284,58 @@ def test_kernels_that_have_not_run_on_their_device_are_taken_by_name_only(
     monkeypatch.setitem(dispatch.IMPLEMENTATIONS, implementation, None)  # would fail if called
     scene, cameras = make_scene(27, num=4), make_cameras(8, 8)
     assert render(scene, cameras, height=8, width=8).rgb.shape == (8, 8, 3)
+
+
+class TestChoice:
+    """Which implementation draws, where the caller names none."""
+
+    @pytest.fixture(autouse=True)
+    def _anew(self):
+        dispatch._say.cache_clear()
+
+    def draw(self, **options):
+        arguments = (None, *composite_arguments())
+        return dispatch.composite(*arguments, height=8, width=8, near=0.1, far=10.0, **options)
+
+    def test_is_logged_once(self, caplog):
+        with caplog.at_level("INFO", logger="absl"):
+            self.draw()
+            self.draw()
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert line == "splats are drawn by the implementation 'xla' on cpu"
+
+    def test_falls_back_only_where_one_declines(self, monkeypatch, caplog):
+        def decline(*_, **__):
+            raise NotImplementedError("not today")
+
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "xla", decline)
+        with caplog.at_level("INFO", logger="absl"):
+            self.draw()
+        assert "'reference' on cpu (xla: not today)" in caplog.text
+
+        def fail(*_, **__):
+            raise RuntimeError("a real fault")
+
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "xla", fail)
+        with pytest.raises(RuntimeError, match="a real fault"):
+            self.draw()
+
+    def test_of_the_environment_is_honoured(self, monkeypatch):
+        called = []
+        monkeypatch.setitem(
+            dispatch.IMPLEMENTATIONS, "pallas_tpu", lambda *_, **__: called.append(1)
+        )
+        monkeypatch.setenv(dispatch.ENVIRONMENT, "pallas_tpu")
+        self.draw()
+        assert called
+        monkeypatch.setenv(dispatch.ENVIRONMENT, "cuda")
+        with pytest.raises(ValueError, match="LGS_JAX_RASTERIZER='cuda' must be one of"):
+            self.draw()
+
+
+def composite_arguments():
+    """Splats, opacities and features of one image of 8 x 8 pixels."""
+    splats = projection.project(
+        make_scene(28, num=4)[None], make_cameras(8, 8)[None], height=8, width=8, near=0.1, far=10.0
+    )
+    return splats, jnp.full((1, 4), 0.5), jnp.ones((1, 4, 3))

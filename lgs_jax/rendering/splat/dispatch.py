@@ -4,35 +4,67 @@ Every implementation is a function with the signature of `reference.composite`. 
 NotImplementedError for what it cannot do; that is the only signal for "try the next".
 """
 
-from collections.abc import Callable
+import functools
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import jax
+from absl import logging
 
 from lgs_jax.rendering.splat import pallas_gpu, pallas_tpu, reference, xla
 
-# Best first. The kernels have not run on a GPU or TPU yet, so they are only taken by name.
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "xla": xla.composite,
-    "reference": reference.composite,
     "pallas_gpu": pallas_gpu.composite,
     "pallas_tpu": pallas_tpu.composite,
+    "reference": reference.composite,
 }
+
+# Best first, by platform. The kernels have not run on a device yet, so they come in by name only.
+PREFERRED: dict[str, Sequence[str]] = {
+    "cpu": ("xla", "reference"),
+    "gpu": ("xla", "reference"),
+    "tpu": ("xla", "reference"),
+}
+
+# Names the implementation where the caller does not, for a whole program.
+ENVIRONMENT = "LGS_JAX_RASTERIZER"
 
 
 def composite(implementation: str | None, *args: Any, **options: Any) -> Any:
     """Calls the named implementation, or the first one that supports the request.
 
+    The one to call is named by the argument, else by the environment variable LGS_JAX_RASTERIZER,
+    and is then used or refused; otherwise the platform's best comes first.
+
     Raises:
       ValueError: if no implementation has this name.
       NotImplementedError: if the named one, or every one, declines.
     """
-    if implementation is not None:
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(f"{implementation=} must be None or one of {list(IMPLEMENTATIONS)}")
-        return IMPLEMENTATIONS[implementation](*args, **options)
-    reasons = []
-    for name, function in IMPLEMENTATIONS.items():
+    name = implementation or os.environ.get(ENVIRONMENT)
+    if name:
+        if name not in IMPLEMENTATIONS:
+            where = "implementation" if implementation else ENVIRONMENT
+            raise ValueError(
+                f"{where}={name!r} must be one of {list(IMPLEMENTATIONS)}, or left out"
+            )
+        return IMPLEMENTATIONS[name](*args, **options)
+    platform = jax.default_backend()
+    reasons: list[str] = []
+    for name in PREFERRED.get(platform, PREFERRED["cpu"]):
         try:
-            return function(*args, **options)
+            result = IMPLEMENTATIONS[name](*args, **options)
         except NotImplementedError as reason:
             reasons.append(f"{name}: {reason}")
+        else:
+            _say(name, platform, "; ".join(reasons))
+            return result
     raise NotImplementedError("no implementation supports this request. " + "; ".join(reasons))
+
+
+@functools.cache
+def _say(name: str, platform: str, declined: str) -> None:
+    """Logs a choice the first time that it is made."""
+    because = f" ({declined})" if declined else ""
+    logging.info("splats are drawn by the implementation %r on %s%s", name, platform, because)
