@@ -1,9 +1,10 @@
 """python -m lgs_jax sample: draws 3D scenes from a trained diffusion model.
 
 Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
-(`--transforms`, `--colmap`, `--llff`), or are made up (`--path`). With `--known`, the photographs
-at those views are given to the model; without, the scene is imagined from nothing. One photograph
-without a pose (`--images`) is given to the model as a view of a made-up path.
+(`--transforms`, `--colmap`, `--llff`, or `--photos`, whose poses are computed), or are made up
+(`--path`). With `--known`, the photographs at those views are given to the model; without, the
+scene is imagined from nothing. One photograph without a pose (`--images`) is given to the model as
+a view of a made-up path.
 
   python -m lgs_jax sample --model=runs/diffusion --num-samples=4
   python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0
@@ -35,7 +36,7 @@ from lgs_jax.training import checkpoint
 
 PATHS = ("orbit", "walk")
 # Formats of captures; the flags are their names.
-CAPTURES = ("transforms", "colmap", "llff")
+CAPTURES = ("transforms", "colmap", "llff", "photos")
 FIELD_OF_VIEW_DEG = 60.0
 _ARC_DEG = 60.0
 
@@ -138,6 +139,10 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
         cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
         return _Views(cameras, {}, jnp.eye(4))
     capture = _capture(options)
+    if not capture and model.paths is not None:
+        if not 0 <= options.scene < len(model.paths):
+            raise ValueError(f"--scene={options.scene}: the paths are 0 to {len(model.paths) - 1}")
+        return _Views(model.paths[options.scene], {}, jnp.eye(4))
     if "source" in capture and options.split == "train":
         raise ValueError("--split=train is for the model's own data, not for a capture of yours")
     data = dataclasses.replace(model.data, **capture)
@@ -167,8 +172,8 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _
             raise ValueError(f"--images is for a photograph without a pose; leave out {flag}")
     if len(options.images) > 1:
         raise ValueError(
-            f"--images takes one photograph, got {len(options.images)}; several need poses: run "
-            "COLMAP on them and give --colmap"
+            f"--images takes one photograph, got {len(options.images)}; several need poses: put "
+            "them into a folder and give it with --photos"
         )
     path = options.images[0]
     pixels = image_lib.read_photograph(path)
@@ -238,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--transforms", help="your capture: a transforms.json, or its folder")
     where.add_argument("--colmap", help="your capture: a folder with images and a COLMAP model")
     where.add_argument("--llff", help="your capture: a folder with images and poses_bounds.npy")
+    where.add_argument("--photos", help="your capture: a video, or a folder of images without poses")
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene of the data; default: the first")

@@ -23,6 +23,7 @@ from lgs_jax.data import crops, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
+from lgs_jax.inference import model_file, pretrained
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.models.latent_stats import LatentStats
@@ -33,16 +34,22 @@ Array = jax.Array
 
 
 def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = None) -> "SceneModel":
-    """Opens the workdir (or one checkpoint) of a run of configs/vae.py or configs/diffusion.py.
+    """Opens a model file, or the workdir (or one checkpoint) of a run of this package.
 
     Args:
-      path: of the run.
+      path: of a run of configs/vae.py or configs/diffusion.py, of a file that `pack-model` has
+        written, or the name of a model that comes with the package (`pretrained.names`).
       autoencoder: where the autoencoder of a diffusion run lies now; None: where the run found it.
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
       lgs_jax.settings.SettingsError: if it is the run of another task, or its parts do not fit.
     """
+    path = pretrained.find(path)
+    if path.suffix == model_file.SUFFIX:
+        parts = model_file.load(path)
+        task = tasks.make_task("diffusion", parts.config, parts.frozen)
+        return SceneModel(parts.frozen, task, parts.params, data=parts.data, paths=parts.paths)
     config, params = checkpoint.restore_params(path)
     name = config.get("task")
     if name == "vae":
@@ -68,6 +75,8 @@ class SceneModel:
       task: the diffusion task; None for an autoencoder alone.
       params: the denoiser's parameters.
       data: what it was trained on; None where that is not known.
+      paths: cameras [K, V] of scenes of the kind that it was trained on, for images of its size;
+        None where there are none at hand.
     """
 
     def __init__(
@@ -77,11 +86,13 @@ class SceneModel:
         params: Any | None = None,
         *,
         data: DataSettings | None = None,
+        paths: Cameras | None = None,
     ):
         self.frozen = frozen
         self.task = task
         self.params = params
         self.data = data
+        self.paths = paths
         self._encode = jax.jit(lambda frozen, *a: frozen.encode(*a).mean)
         self._decode = jax.jit(lambda frozen, *a: frozen.decode(*a))
         self._sample = jax.jit(self._sample_latents, static_argnames="sampler")

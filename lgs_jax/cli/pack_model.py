@@ -1,0 +1,50 @@
+"""python -m lgs_jax pack-model: puts a trained model into one small file, to be given away.
+
+The file holds the parameters of the denoiser and its autoencoder, their settings, and the camera
+paths of some held-out scenes; no pictures. Load it with `lgs_jax.load(file)`, or sample from it
+with `python -m lgs_jax sample --model=file`.
+
+  python -m lgs_jax pack-model --model=runs/diffusion --output=rooms.safetensors
+"""
+
+import argparse
+import sys
+
+from lgs_jax.inference import model_file
+from lgs_jax.training import checkpoint
+
+
+def main(arguments: list[str]) -> int:
+    """Writes the file; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        path = model_file.save(
+            options.output,
+            options.model,
+            autoencoder=options.autoencoder,
+            data_root=options.data_root,
+            dtype=options.dtype,
+            num_paths=options.paths,
+        )
+        model_file.load(path)
+    except (ValueError, OSError, checkpoint.CheckpointError) as error:  # SettingsError among them
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax pack-model",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", required=True, help="workdir of a run of configs/diffusion.py")
+    add("--output", required=True, help=f"file to write, ending in {model_file.SUFFIX}")
+    add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
+    add("--data-root", help="where its data lie now; default: where the run found them")
+    add("--dtype", choices=model_file.DTYPES, default="float16", help="of the parameters")
+    add("--paths", type=int, default=64, help="camera paths to keep, of as many held-out scenes")
+    return parser

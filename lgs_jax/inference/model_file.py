@@ -1,0 +1,222 @@
+"""A trained model in one small file, to be given away: parameters, settings, camera paths.
+
+The file is safetensors: nothing in it can run code, and other programs can read it. Arrays are
+`autoencoder/...` and `denoiser/...` (the averaged parameters, by their place in the network) and
+`paths/world_from_cam` [K, V, 4, 4] and `paths/intrinsics` [K, V, 4] (cameras of K scenes of the
+kind that the model was trained on). The metadata's entry `lgs_jax` is JSON with the configurations
+of both runs and the statistics of the latents.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import safetensors
+import safetensors.flax
+
+from lgs_jax import settings, tasks
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.data import assemble, pipeline
+from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import files
+from lgs_jax.models import frozen_autoencoder
+from lgs_jax.models.latent_stats import LatentStats
+from lgs_jax.training import checkpoint
+
+SUFFIX = ".safetensors"
+FORMAT = 1
+DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+
+_ENTRY = "lgs_jax"
+_EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
+_KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats")
+# Stands for folders of the machine that trained.
+_ELSEWHERE = "(give --data-root)"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a model is made of.
+
+    Attributes:
+      frozen: the autoencoder, with the statistics of its latents.
+      config: of the denoiser's run.
+      params: the denoiser's.
+      data: what it was trained on; its root is no folder here.
+      paths: cameras [K, V] for images of the model's size, in the world of their scenes.
+    """
+
+    frozen: frozen_autoencoder.FrozenAutoencoder
+    config: Mapping[str, Any]
+    params: Any
+    data: DataSettings
+    paths: Cameras
+
+
+def save(
+    path: str | os.PathLike,
+    run: str | os.PathLike,
+    *,
+    autoencoder: str | os.PathLike | None = None,
+    data_root: str | None = None,
+    dtype: str = "float16",
+    num_paths: int = 64,
+) -> pathlib.Path:
+    """Writes the newest checkpoint of a diffusion run and its autoencoder into one file.
+
+    Args:
+      path: of the file, ending in .safetensors.
+      run: the workdir of the diffusion run, or one of its checkpoints.
+      autoencoder: where its autoencoder lies now; None: where the run found it.
+      data_root: where its data lie now; None: where the run found them.
+      dtype: of the parameters in the file, a name in `DTYPES`.
+      num_paths: K; the first held-out scenes lend their cameras.
+
+    Raises:
+      lgs_jax.training.checkpoint.CheckpointError: if a checkpoint is missing or damaged.
+      lgs_jax.settings.SettingsError: if it is the run of another task.
+      ValueError: if the parameters do not fit into `dtype`, or an argument cannot be honoured.
+    """
+    path = pathlib.Path(path)
+    if path.suffix != SUFFIX or dtype not in DTYPES or num_paths < 1:
+        raise ValueError(
+            f"path={str(path)!r} must end in {SUFFIX}, {dtype=} be one of {', '.join(DTYPES)} and "
+            f"{num_paths=} at least 1"
+        )
+    config, params = checkpoint.restore_params(run)
+    if config.get("task") != "diffusion":
+        raise settings.SettingsError(
+            f"{run} is a run of the task {config.get('task')!r}; expected one of "
+            "configs/diffusion.py"
+        )
+    own, own_params = checkpoint.restore_params(autoencoder or config["autoencoder"])
+    arrays = _flat("autoencoder", own_params, dtype) | _flat("denoiser", params, dtype)
+    paths = _paths(config, data_root, num_paths)
+    arrays |= {
+        "paths/world_from_cam": np.asarray(paths.world_from_cam),
+        "paths/intrinsics": np.asarray(paths.intrinsics),
+    }
+    about = {
+        "format": FORMAT,
+        "autoencoder": _kept(own),
+        "denoiser": _kept(config),
+    }
+    with files.replacing(path) as partial:
+        safetensors.flax.save_file(
+            {name: jnp.asarray(array) for name, array in arrays.items()},
+            partial,
+            metadata={_ENTRY: json.dumps(about)},
+        )
+    return path
+
+
+def load(path: str | os.PathLike) -> Parts:
+    """Reads what `save` has written.
+
+    Raises:
+      lgs_jax.training.checkpoint.CheckpointError: if there is no such file, or it is damaged or
+        something else.
+    """
+    path = pathlib.Path(path).expanduser()
+    try:
+        with safetensors.safe_open(path, "flax") as file:
+            about = json.loads((file.metadata() or {})[_ENTRY])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise checkpoint.CheckpointError(f"there is no file {path}; {_EXPECTED}") from error
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+        raise checkpoint.CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}: {error}); {_EXPECTED}"
+        ) from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise checkpoint.CheckpointError(
+            f"{path} is of another version than {FORMAT} of this format; {_EXPECTED}"
+        )
+    try:
+        return _parts(about, arrays)
+    except (KeyError, TypeError, settings.SettingsError) as error:
+        raise checkpoint.CheckpointError(f"{path} does not fit together: {error}") from error
+
+
+def _parts(about: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> Parts:
+    config = about["denoiser"]
+    stats = LatentStats.from_json(config["latent_stats"], "the latent statistics")
+    frozen = frozen_autoencoder.from_run(about["autoencoder"], _tree("autoencoder", arrays))
+    frozen = frozen.with_stats(stats)
+    params = _tree("denoiser", arrays)
+    wanted = jax.eval_shape(tasks.make_task("diffusion", config, frozen).init, jax.random.key(0))
+    if (found := _shapes(params)) != (expected := _shapes(wanted)):
+        different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
+        raise settings.SettingsError(
+            f"{len(different)} parameters of the denoiser are not those of its configuration, "
+            f"such as {different[0]}"
+        )
+    data = settings.build(DataSettings, config["data"], "the run's data")
+    paths = Cameras(arrays["paths/world_from_cam"], arrays["paths/intrinsics"]).check()
+    if paths.batch_shape[1:] != (frozen.num_views,):
+        raise settings.SettingsError(
+            f"its camera paths have the shape {paths.batch_shape}, not [K, {frozen.num_views}]"
+        )
+    return Parts(frozen, config, params, data, paths)
+
+
+def _flat(name: str, params: Any, dtype: str) -> dict[str, np.ndarray]:
+    """Arrays by their place; refuses values that the type cannot hold."""
+    flat = {}
+    for place, value in flax.traverse_util.flatten_dict(params, sep="/").items():
+        array = np.asarray(value, np.float32)
+        with np.errstate(over="ignore"):
+            flat[f"{name}/{place}"] = stored = array.astype(DTYPES[dtype])
+        if not np.isfinite(np.asarray(stored, np.float32)).all():
+            raise ValueError(f"{name}/{place} has values that {dtype=} cannot hold; use float32")
+    return flat
+
+
+def _tree(name: str, arrays: Mapping[str, jax.Array]) -> Any:
+    """The parameters of a network, in float32."""
+    prefix = f"{name}/"
+    own = {
+        place.removeprefix(prefix): jnp.asarray(array, jnp.float32)
+        for place, array in arrays.items()
+        if place.startswith(prefix)
+    }
+    return flax.traverse_util.unflatten_dict(own, sep="/")
+
+
+def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
+    flat = flax.traverse_util.flatten_dict(params, sep="/")
+    return {name: tuple(value.shape) for name, value in flat.items()}
+
+
+def _paths(config: Mapping[str, Any], data_root: str | None, count: int) -> Cameras:
+    """The cameras of the first held-out scenes, in the views of the evaluation."""
+    data = settings.build(DataSettings, config["data"], "the run's data")
+    if data_root is not None:
+        data = dataclasses.replace(data, root=data_root)
+    source = pipeline.make_source(data, "eval")
+    groups = [
+        assemble.scene_entry(source, data, index, rng=None, cache=FrameCache(0))["context"]
+        for index in range(min(count, len(source)))
+    ]
+    return Cameras(
+        jnp.asarray(np.stack([group["world_from_cam"] for group in groups])),
+        jnp.asarray(np.stack([group["intrinsics"] for group in groups])),
+    )
+
+
+def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What is needed of a configuration, without the folders of the machine that trained."""
+    kept = json.loads(json.dumps({name: config[name] for name in _KEPT if name in config}))
+    for data in (kept["data"], *kept["data"].get("mix", ())):
+        if data.get("root"):
+            data["root"] = _ELSEWHERE
+    return kept

@@ -1,0 +1,128 @@
+"""A model in one file samples what the run would, and holds nothing else."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors
+import tiny_autoencoder as tiny
+
+import lgs_jax
+from lgs_jax import __main__ as commands
+from lgs_jax import settings, tasks
+from lgs_jax.inference import model_file, pretrained, scene_model
+from lgs_jax.training import checkpoint, optimizer, state
+
+MODEL = {
+    "latent_channels": 2,
+    "compression": 4,
+    "embedding_size": 8,
+    "widths": (8,),
+    "blocks_per_level": 1,
+    "middle_blocks": 0,
+    "attention_levels": (),
+    "num_heads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The workdir of a diffusion run, its autoencoder beside it."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny.save(folder / "vae", 3)
+    config = {
+        "task": "diffusion",
+        "seed": 0,
+        "autoencoder": str(folder / "vae"),
+        "data": tiny.CONFIG["data"],
+        "model": MODEL,
+        "training": {"num_steps": 5},
+        "latent_stats": tiny.STATS.to_json(),
+    }
+    task = tasks.make_task("diffusion", config, tiny.make())
+    params = tiny.invent(jax.eval_shape(task.init, jax.random.key(0)))
+    saved = state.create(params, optimizer.make(optimizer.OptimizerSettings()))
+    with checkpoint.Checkpoints(folder / "diffusion" / "checkpoints", keep=1) as checkpoints:
+        checkpoints.save(5, saved, config, {"seconds": 0.0})
+        checkpoints.wait()
+    return folder / "diffusion"
+
+
+@pytest.fixture(scope="module")
+def file(run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("file") / "tiny.safetensors"
+    status = commands.main(["pack-model", f"--model={run}", f"--output={path}", "--paths=1"])
+    assert status == 0
+    return path
+
+
+def test_samples_are_those_of_the_run(run, file):
+    packed, whole = lgs_jax.load(file), lgs_jax.load(run)
+    assert packed.paths.batch_shape == (1, tiny.VIEWS)
+    cameras = packed.paths[0]
+    ours, theirs = (model.sample(jax.random.key(1), cameras, steps=2) for model in (packed, whole))
+    # Parameters are rounded to 11 bits.
+    for name in ("means", "scales", "opacities", "colors"):
+        a, b = np.asarray(getattr(ours, name)), np.asarray(getattr(theirs, name))
+        assert np.abs(a - b).mean() < 5e-3 * np.abs(b).mean(), name
+
+
+def test_the_file_names_no_folder_and_holds_no_more_than_it_needs(run, file):
+    with safetensors.safe_open(file, "np") as opened:
+        about = json.loads(opened.metadata()["lgs_jax"])
+        kinds = {name.split("/")[0] for name in opened.keys()}  # noqa: SIM118
+    assert kinds == {"autoencoder", "denoiser", "paths"}
+    assert str(run.parent) not in json.dumps(about)
+    assert set(about["denoiser"]) == {"task", "data", "model", "latent_stats"}
+
+
+def test_sampling_from_a_file_needs_no_data(file, tmp_path, capsys):
+    arguments = [f"--model={file}", f"--output={tmp_path / 'out'}", "--steps=1", "--num-samples=1"]
+    assert commands.main(["sample", *arguments]) == 0, capsys.readouterr().err
+    assert (tmp_path / "out" / "sample_0.ply").exists()
+    assert commands.main(["sample", *arguments, "--overwrite", "--scene=7"]) == 1
+    assert "--scene=7: the paths are 0 to 0" in capsys.readouterr().err
+
+
+def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        model_file.save(tmp_path / "a.bin", run)
+    vae = run.parent / "vae"
+    output = f"--output={tmp_path / 'a.safetensors'}"
+    assert commands.main(["pack-model", f"--model={vae}", output]) == 1
+    assert "is a run of the task 'vae'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match=r"big/x has values that dtype='float16' cannot hold"):
+        model_file._flat("big", {"x": np.float32([1e6])}, "float16")
+
+
+def test_damaged_files_are_named(file, tmp_path):
+    with pytest.raises(checkpoint.CheckpointError, match="there is no file"):
+        scene_model.load(tmp_path / "none.safetensors")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(checkpoint.CheckpointError, match=r"broken\.safetensors cannot be read"):
+        scene_model.load(broken)
+    with safetensors.safe_open(file, "np") as opened:
+        about = opened.metadata()
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    other = tmp_path / "other.safetensors"
+    first = next(name for name in arrays if name.startswith("denoiser/"))
+    safetensors.numpy.save_file({k: v for k, v in arrays.items() if k != first}, other, about)
+    with pytest.raises(checkpoint.CheckpointError, match="1 parameters of the denoiser are not"):
+        scene_model.load(other)
+    safetensors.numpy.save_file(arrays, other, {"lgs_jax": '{"format": 9}'})
+    with pytest.raises(checkpoint.CheckpointError, match="of another version than 1"):
+        scene_model.load(other)
+
+
+def test_names_are_files_of_the_package():
+    for name in pretrained.names():
+        assert pretrained.find(name).is_file()
+        assert pretrained.card(name).is_file()
+    assert str(pretrained.find("runs/none")) == "runs/none"
+
+
+def test_settings_of_a_file_are_checked(file):
+    parts = model_file.load(file)
+    assert parts.data == settings.build(type(parts.data), tiny.CONFIG["data"], "data")
