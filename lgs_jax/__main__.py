@@ -11,7 +11,15 @@ import sys
 from lgs_jax import cli
 
 # Parts of another command, not commands of their own.
-_PARTS = frozenset({"benchmark-data", "benchmark-rasterizer", "benchmark-sampling", "flag-parsing"})
+_PARTS = frozenset(
+    {
+        "benchmark-data",
+        "benchmark-rasterizer",
+        "benchmark-rivals",
+        "benchmark-sampling",
+        "flag-parsing",
+    }
+)
 
 
 def commands() -> list[str]:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax.cli import benchmark_rivals
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
@@ -147,7 +148,7 @@ def _cases(options: argparse.Namespace):
             yield f"views-{views}", scene, cameras, 32
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> int:
     """Prints a table, or with --json one JSON object per case."""
     parser = argparse.ArgumentParser(
         prog="python -m lgs_jax benchmark rasterizer",
@@ -162,7 +163,25 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--depth", action="store_true", help="also render depth")
     parser.add_argument("--no-scaling", dest="scaling", action="store_false")
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
+    parser.add_argument(
+        "--compare",
+        metavar="RIVAL",
+        help="side by side with gsplat's CUDA kernels (`gsplat`; needs torch, CUDA and gsplat), or "
+        "with another implementation of ours by name",
+    )
+    parser.add_argument(
+        "--cases", nargs="+", choices=benchmark_rivals.CASES, help="of --compare; default: all big"
+    )
     options = parser.parse_args(arguments)
+    if options.compare:
+        try:
+            benchmark_rivals.compare(options)
+        except benchmark_rivals.RivalError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+        return 0
+    if options.cases:
+        parser.error("--cases are those of --compare; give --scenes and --resolutions here")
     if not options.json:
         print(
             f"{'case':16} {'forward ms':>18} {'forward+backward ms':>20} {'entries':>9} "
@@ -196,6 +215,7 @@ def main(arguments: list[str]) -> None:
                 f"time grows as {quantity}^{growth['forward_ms']:.2f} forward, "
                 f"^{growth['gradient_ms']:.2f} forward+backward"
             )
+    return 0
 
 
 def exponent(values: dict[str, float]) -> float:

@@ -1,8 +1,10 @@
 """The benchmark of the rasterizer and the dispatch of commands."""
 
 import json
+import sys
 
 import numpy as np
+import pytest
 
 from lgs_jax import __main__
 from lgs_jax.cli import benchmark_rasterizer
@@ -24,6 +26,29 @@ def test_a_small_benchmark_prints_json(capsys):
     assert result["case"] == "rand16k-16"
     assert result["entries"] > 16384
     assert 0 < result["forward_ms"] <= result["forward_median_ms"]
+
+
+def test_two_implementations_side_by_side(capsys):
+    arguments = "benchmark rasterizer --compare reference --cases tiny --repeats 1 --json"
+    assert __main__.main(arguments.split()) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["case"] == "tiny"
+    assert result["forward_ratio"] > 0
+    assert result["gradient_rival_ms"] > 0
+    assert result["image_difference"] < 1e-5
+    assert result["gradient_difference"] < 1e-4
+
+
+def test_a_rival_that_cannot_run_is_said(capsys, monkeypatch):
+    from lgs_jax.cli import benchmark_rivals
+
+    monkeypatch.setitem(sys.modules, "gsplat", None)
+    with pytest.raises(benchmark_rivals.RivalError, match="needs torch with CUDA and gsplat"):
+        benchmark_rivals.Gsplat()
+    with pytest.raises(benchmark_rivals.RivalError, match="there is no implementation 'cuda'"):
+        benchmark_rivals.Ours("cuda")
+    assert __main__.main(["benchmark", "rasterizer", "--compare", "cuda", "--cases", "tiny"]) == 1
+    assert "error: cuda: there is no implementation" in capsys.readouterr().err
 
 
 def test_scenes_face_the_camera():
