@@ -17,10 +17,9 @@ from typing import Any
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import safetensors
-import safetensors.flax
+import safetensors.numpy
 
 from lgs_jax import settings, tasks
 from lgs_jax.core.cameras import Cameras
@@ -34,7 +33,7 @@ from lgs_jax.training import checkpoint
 
 SUFFIX = ".safetensors"
 FORMAT = 1
-DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
+DTYPES = {"float16": np.float16, "float32": np.float32}
 
 _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
@@ -111,11 +110,7 @@ def save(
         "denoiser": _kept(config),
     }
     with files.replacing(path) as partial:
-        safetensors.flax.save_file(
-            {name: jnp.asarray(array) for name, array in arrays.items()},
-            partial,
-            metadata={_ENTRY: json.dumps(about)},
-        )
+        safetensors.numpy.save_file(arrays, partial, metadata={_ENTRY: json.dumps(about)})
     return path
 
 
@@ -128,7 +123,7 @@ def load(path: str | os.PathLike) -> Parts:
     """
     path = pathlib.Path(path).expanduser()
     try:
-        with safetensors.safe_open(path, "flax") as file:
+        with safetensors.safe_open(path, "np") as file:
             about = json.loads((file.metadata() or {})[_ENTRY])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError as error:
@@ -147,7 +142,7 @@ def load(path: str | os.PathLike) -> Parts:
         raise checkpoint.CheckpointError(f"{path} does not fit together: {error}") from error
 
 
-def _parts(about: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> Parts:
+def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
     config = about["denoiser"]
     stats = LatentStats.from_json(config["latent_stats"], "the latent statistics")
     frozen = frozen_autoencoder.from_run(about["autoencoder"], _tree("autoencoder", arrays))
@@ -161,7 +156,8 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, jax.Array]) -> Parts:
             f"such as {different[0]}"
         )
     data = settings.build(DataSettings, config["data"], "the run's data")
-    paths = Cameras(arrays["paths/world_from_cam"], arrays["paths/intrinsics"]).check()
+    names = ("world_from_cam", "intrinsics")
+    paths = Cameras(*(jnp.asarray(arrays[f"paths/{name}"]) for name in names)).check()
     if paths.batch_shape[1:] != (frozen.num_views,):
         raise settings.SettingsError(
             f"its camera paths have the shape {paths.batch_shape}, not [K, {frozen.num_views}]"
@@ -181,11 +177,12 @@ def _flat(name: str, params: Any, dtype: str) -> dict[str, np.ndarray]:
     return flat
 
 
-def _tree(name: str, arrays: Mapping[str, jax.Array]) -> Any:
+def _tree(name: str, arrays: Mapping[str, np.ndarray]) -> Any:
     """The parameters of a network, in float32."""
     prefix = f"{name}/"
     own = {
-        place.removeprefix(prefix): jnp.asarray(array, jnp.float32)
+        # Converted by NumPy: JAX would compile a program for each shape.
+        place.removeprefix(prefix): jnp.asarray(array.astype(np.float32))
         for place, array in arrays.items()
         if place.startswith(prefix)
     }
