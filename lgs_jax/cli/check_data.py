@@ -12,6 +12,8 @@ Writes verdict.json, a picture of each scene looked at, and drop_frames.json whe
 at fault, for --config.data.drop_frames. Exit status: 0 without faults (the verdict is then "good",
 or "untested" where no scene's poses could be tested), 1 with, 2 if the data cannot be read at all.
 
+Videos and folders of images without poses are checked too, once their poses are computed.
+
   python -m lgs_jax check-data data/my_capture
 """
 

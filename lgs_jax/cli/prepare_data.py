@@ -10,7 +10,9 @@ continues where it was stopped.
   python -m lgs_jax prepare-data --source=procedural --num-scenes=2000 --output=packed/rooms
   python -m lgs_jax prepare-data --source=splats --root=captures --draws=20 --output=packed/splats
 
-`splats` are .ply (plain or compressed) and .splat files, rendered along arcs around their middle.
+`photos` are videos and folders of images without poses, which are computed first (extra `photos`).
+`splats` are .ply (plain or compressed), .splat, .spz and .glb files, rendered along arcs around
+their middle.
 """
 
 import argparse
@@ -93,6 +95,14 @@ def _check_made(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--masks and --exif have no effect on {options.source}, whose pictures are made"
         )
+    if options.source == "photos" and (options.background, options.exif) != (
+        prepare.Options.background,
+        prepare.Options.exif,
+    ):
+        raise ValueError(
+            "--background and --exif have no effect on photos, which are seen upright and before "
+            "black as their poses were computed"
+        )
 
 
 def _supplier(options: argparse.Namespace, wanted: prepare.Options) -> prepare.Supplier:
@@ -125,8 +135,8 @@ def _rendered(options: argparse.Namespace) -> prepare.Supplier:
 
     if not options.root or options.drop_frames or options.num_scenes:
         raise ValueError(
-            "splats need --root, a folder of .ply and .splat files, and take --draws instead of "
-            "--num-scenes and --drop-frames"
+            "splats need --root, a folder of .ply, .splat, .spz or .glb files, and take --draws "
+            "instead of --num-scenes and --drop-frames"
         )
     print(compilation_cache.enable(), flush=True)
     source = splat_views.SplatViews(
@@ -154,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     defaults = prepare.Options()
     add = parser.add_argument
     add("--source", required=True, choices=(*opening.READERS, "procedural", "splats"))
-    add("--root", default="", help="folder of the data")
+    add("--root", default="", help="folder of the data, or a video")
     add("--output", required=True, help="folder to write to, local or gs://, s3://")
     add("--short-side", type=int, help="reduce larger images to this; default: keep them")
     add("--codec", choices=prepare.CODECS, default=defaults.codec, help="of changed images")

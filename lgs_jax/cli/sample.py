@@ -194,7 +194,9 @@ def _capture(options: argparse.Namespace) -> dict[str, Any]:
     """What differs from the model's own data for a capture of the user's."""
     for name in CAPTURES:
         if root := getattr(options, name):
-            own = {"num_scenes": None, "holdout": ("*",), "drop_frames": ""}
+            own: dict[str, Any] = {"num_scenes": None, "holdout": ("*",), "drop_frames": ""}
+            if name == "photos":  # which are always read so
+                own |= {"background": "black", "exif": "auto"}
             return {"source": name, "root": root, **own}
     return {"root": options.data_root} if options.data_root else {}
 
@@ -243,7 +245,9 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--transforms", help="your capture: a transforms.json, or its folder")
     where.add_argument("--colmap", help="your capture: a folder with images and a COLMAP model")
     where.add_argument("--llff", help="your capture: a folder with images and poses_bounds.npy")
-    where.add_argument("--photos", help="your capture: a video, or a folder of images without poses")
+    where.add_argument(
+        "--photos", help="your capture: a video, or a folder of images without poses"
+    )
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene of the data; default: the first")

@@ -4,6 +4,9 @@ Letters: N Gaussians, C colour channels.
 """
 
 import dataclasses
+import importlib
+import os
+import pathlib
 from typing import Any
 
 import jax
@@ -49,6 +52,15 @@ class Gaussians:
     def __getitem__(self, index: Any) -> "Gaussians":
         """Indexes the batch dimensions if there are any, else the Gaussians."""
         return jax.tree.map(lambda x: x[index], self)
+
+    def save(self, path: str | os.PathLike, **options: Any) -> pathlib.Path:
+        """Writes one scene in the format that the suffix names, such as .ply or .spz.
+
+        See `inference.export.formats.save`, which is found by name when it is needed: this module
+        knows nothing of files.
+        """
+        formats = importlib.import_module("lgs_jax.inference.export.formats")
+        return formats.save(path, self, **options)
 
     def check(self) -> "Gaussians":
         """Returns itself if the shapes fit.

@@ -161,9 +161,7 @@ def _write_frames(video: Path, stamps: list[str], folder: Path, short_side: int 
     begin, end = max(0.0, wanted.min() - _MARGIN_S), wanted.max() + _MARGIN_S
     # Timestamps stay those of the whole video, so both passes count the same frames.
     source = ["-ss", f"{begin:.6f}", "-copyts", "-i", str(video), "-to", f"{end:.6f}", "-an", "-sn"]
-    log = _ffmpeg(
-        [*source, "-vf", "showinfo", "-fps_mode", "passthrough", "-f", "null", "-"], video
-    )
+    log = ffmpeg([*source, "-vf", "showinfo", "-fps_mode", "passthrough", "-f", "null", "-"], video)
     times = np.array([float(t) for t in re.findall(r"showinfo.* pts_time: *([\d.]+)", log)])
     if not len(times):
         return  # the video ends before the clip begins
@@ -182,7 +180,7 @@ def _write_frames(video: Path, stamps: list[str], folder: Path, short_side: int 
     target = ["-fps_mode", "passthrough", "-q:v", "2", "-start_number", "0"]
     with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
         pattern = str(Path(scratch) / "%06d.jpg")
-        _ffmpeg([*source, "-vf", filters, *target, pattern], video)
+        ffmpeg([*source, "-vf", filters, *target, pattern], video)
         for stamp, n, fits in zip(stamps, nearest.tolist(), near.tolist(), strict=True):
             if fits:
                 shutil.copyfile(
@@ -190,8 +188,12 @@ def _write_frames(video: Path, stamps: list[str], folder: Path, short_side: int 
                 )
 
 
-def _ffmpeg(arguments: list[str], video: Path) -> str:
-    """Runs FFmpeg's own program; its log."""
+def ffmpeg(arguments: list[str], video: Path) -> str:
+    """Runs FFmpeg's own program on a video; its log.
+
+    Raises:
+      DataError: naming the video, if it fails.
+    """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-threads", "1"]
     done = subprocess.run(
         [*command, *arguments], capture_output=True, env=os.environ | {"AV_LOG_FORCE_NOCOLOR": "1"}
@@ -199,5 +201,5 @@ def _ffmpeg(arguments: list[str], video: Path) -> str:
     log = done.stderr.decode(errors="replace")
     if done.returncode:
         reason = log.strip().splitlines()[-1] if log.strip() else f"status {done.returncode}"
-        raise DataError(f"{video} cannot be decoded ({reason}); download it again")
+        raise DataError(f"{video} cannot be decoded ({reason}); restore the file")
     return log

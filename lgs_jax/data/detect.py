@@ -5,11 +5,10 @@ import os
 
 from etils import epath
 
-from lgs_jax.data import images, packed, places
+from lgs_jax.data import clips, images, packed, places
 from lgs_jax.data.report import DataError
-from lgs_jax.data.sources import colmap
+from lgs_jax.data.sources import colmap, photos
 
-_VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v")
 _SPLATS = (".ply", ".splat", ".spz", ".ksplat", ".sog")
 
 
@@ -22,17 +21,17 @@ class Detected:
 
 
 def detect(path: str | os.PathLike) -> Detected:
-    """The format of a folder or file of posed photographs.
+    """The format of a folder or file of photographs.
 
     Raises:
-      DataError: if there is nothing, nothing that is known, or something without poses; it says
-        what was found and what to do.
+      DataError: if there is nothing, or nothing that is known; it says what was found and what to
+        do.
     """
     path = places.place(path)
     if path.is_file():
         return _detect_file(path)
     if not path.is_dir():
-        raise DataError(f"there is no {path}; give a folder of posed photographs")
+        raise DataError(f"there is no {path}; give a folder of photographs")
     for source, fits in _FOLDERS.items():
         if fits(path):
             return Detected(source, str(path))
@@ -48,14 +47,11 @@ def _detect_file(path: epath.Path) -> Detected:
         return Detected("mvimgnet", str(path))
     if path.name == "poses_bounds.npy":
         return Detected("llff", str(path.parent))
-    if path.suffix.lower() in _VIDEOS:
-        raise DataError(
-            f"{path} is a video without poses; extract frames and estimate poses with COLMAP, then "
-            "give that folder"
-        )
+    if path.suffix.lower() in clips.SUFFIXES:
+        return Detected("photos", str(path))
     if path.suffix.lower() in _SPLATS:
         raise DataError(f"{path} is a splat file, no photographs; render views of it first")
-    raise DataError(f"{path} is a file of no known kind; give a folder of posed photographs")
+    raise DataError(f"{path} is a file of no known kind; give a folder of photographs")
 
 
 def _any(folder: epath.Path, *patterns: str) -> bool:
@@ -93,6 +89,7 @@ _FOLDERS = {
     "mvimgnet": _is_mvimgnet,
     "colmap": _is_colmap,
     "realestate10k": _is_realestate10k,
+    "photos": lambda folder: bool(photos.find_scenes(folder)),
 }
 
 
@@ -100,15 +97,13 @@ def _describe(folder: epath.Path) -> str:
     """What is in a folder that is no data set, and what to do about it."""
     files = [place / name for place, _, names in folder.walk() for name in names]
     pictures = sum(file.suffix in images.SUFFIXES for file in files)
-    videos = sum(file.suffix.lower() in _VIDEOS for file in files)
+    videos = sum(file.suffix.lower() in clips.SUFFIXES for file in files)
     splats = sum(file.suffix.lower() in _SPLATS for file in files)
-    if pictures:
+    if pictures or videos:
         return (
-            f"{pictures} images but no poses; estimate them with COLMAP (or pycolmap) and give the "
-            "folder with sparse/0 and images"
+            f"{pictures} images and {videos} videos without poses, deeper in it than photos may "
+            "lie; give a folder of images, a video, or a folder of these"
         )
-    if videos:
-        return f"{videos} videos without poses; extract frames and estimate poses with COLMAP"
     if splats:
         return f"{splats} splat files, no photographs"
     if not files:

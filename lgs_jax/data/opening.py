@@ -18,6 +18,7 @@ READERS = {
     "colmap": "Colmap",
     "transforms": "Transforms",
     "llff": "Llff",
+    "photos": "Photos",
 }
 
 

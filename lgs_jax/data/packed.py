@@ -27,14 +27,13 @@ import numpy as np
 from etils import epath
 
 from lgs_jax import settings
-from lgs_jax.data import images, scan
+from lgs_jax.data import images, places, scan
 from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding
 
 FORMAT = 1
 MANIFEST = "manifest.json"
 NORMALISATION = "none: the source's world and unit"
-CACHE_VARIABLE = "LGS_JAX_DATA_CACHE"
 
 _AGAIN = "run python -m lgs_jax prepare-data again: it keeps what is whole"
 _WRITER = "group_size:1,uncompressed"  # random access; images are compressed by themselves
@@ -199,12 +198,7 @@ def is_intact(folder: epath.Path, number: int, shard: Shard) -> bool:
     path = folder / f"{shard_name(number)}.array_record"
     if not path.exists() or path.stat().length != shard.size:
         return False
-    return is_remote(path) or file_sha256(path) == shard.sha256
-
-
-def is_remote(path: str | os.PathLike) -> bool:
-    """Whether a path leads to an object store."""
-    return "://" in os.fspath(path)
+    return places.is_remote(str(path)) or file_sha256(path) == shard.sha256
 
 
 class ShardWriter:
@@ -307,10 +301,9 @@ def _reader(path: str) -> Any:
 
 def _local(path: epath.Path) -> Path:
     """The file itself, or its copy in the cache if it is not on this machine."""
-    if not is_remote(path):
+    if not places.is_remote(str(path)):
         return Path(path)
-    default = Path("~/.cache/lgs_jax/data").expanduser()
-    cache = Path(os.environ.get(CACHE_VARIABLE) or default)
+    cache = places.cache()
     stat = path.stat()
     name = hashlib.sha256(f"{path} {stat.length} {stat.mtime}".encode()).hexdigest()
     copy = cache / f"{name}.array_record"

@@ -13,6 +13,8 @@ from etils import epath
 
 from lgs_jax.data.report import DataError
 
+# Names the folder of what was fetched or computed once; see `cache`.
+CACHE_VARIABLE = "LGS_JAX_DATA_CACHE"
 # Object stores, and the extra of this package that reads them.
 STORES = {"gs": "gcs", "s3": "s3"}
 
@@ -37,6 +39,11 @@ def place(root: str | os.PathLike) -> epath.Path:
                 f"pip install 'lgs_jax[{STORES[scheme]}]'"
             ) from error
     return epath.Path(root)
+
+
+def cache() -> Path:
+    """The folder of what was fetched or computed once; it need not exist yet."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/lgs_jax/data").expanduser()
 
 
 def is_remote(path: str) -> bool:

@@ -246,7 +246,7 @@ def _write_shard(
     entries = []
     with contextlib.ExitStack() as stack:
         part = place / f"{name}.part"
-        if packed.is_remote(folder):  # the writer wants a local file
+        if places.is_remote(os.fspath(folder)):  # the writer wants a local file
             part = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / part.name
         writer = packed.ShardWriter(part)
         for key in keys:

@@ -14,6 +14,7 @@ SOURCES = (
     "colmap",
     "transforms",
     "llff",
+    "photos",
     "packed",
     "procedural",
 )
@@ -43,7 +44,7 @@ class DataSettings:
 
     Attributes:
       source: format of the data, one of `SOURCES`.
-      root: folder of the data (or a transforms.json); unused by "procedural".
+      root: folder of the data (or a transforms.json, or a video); unused by "procedural".
       height, width: of the images in a batch; frames are cropped to this shape and resized.
       context_views, target_views: encoded and held-out views of a scene.
       selection, gap_min, gap_max, beyond, overlap_min, overlap_max: see `views.ViewPlan`.
@@ -207,11 +208,17 @@ class DataSettings:
                 f"data.masks={self.masks!r} needs masks, and source={self.source!r} has none; set "
                 "data.masks='ignore'"
             )
-        if self.source == "packed" and (self.background, self.exif) != ("black", "auto"):
-            raise ValueError(
-                "data.background and data.exif have no effect on packed data, whose images are as "
-                "prepare-data has written them; remove them here and give them there"
-            )
+        if (self.background, self.exif) != ("black", "auto"):
+            if self.source == "packed":
+                raise ValueError(
+                    "data.background and data.exif have no effect on packed data, whose images are "
+                    "as prepare-data has written them; remove them here and give them there"
+                )
+            if self.source == "photos":
+                raise ValueError(
+                    "data.background and data.exif have no effect on photos, which are seen "
+                    "upright and before black as their poses were computed; remove them"
+                )
         if self.max_zoom > 1 and self.crop != "random":
             raise ValueError(
                 f"data.max_zoom={self.max_zoom} has no effect with data.crop={self.crop!r}; set "

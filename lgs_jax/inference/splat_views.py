@@ -20,10 +20,13 @@ from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding, Report
 from lgs_jax.data.split import hash_fraction
-from lgs_jax.inference.export import ply, splat
+from lgs_jax.inference.export import formats, usd
 from lgs_jax.rendering.api import render
 
-LOADERS = {".ply": ply.load_ply, ".splat": splat.load_splat}
+# Without USD: a damaged file can bring OpenUSD down, and with it the whole preparation.
+LOADERS = {
+    suffix: entry.load for suffix, entry in formats.FORMATS.items() if suffix not in usd.SUFFIXES
+}
 UPS = {
     f"{sign}{axis}": tuple(float(f"{sign}1") * (axis == name) for name in "xyz")
     for sign in ("+", "-")
@@ -45,7 +48,7 @@ class SplatViews:
     Scene k of a file depends on the file's name, k and the numbers below alone.
 
     Args:
-      root: a folder of .ply (plain or compressed) and .splat files, or one file.
+      root: a folder of files of the formats in `LOADERS`, or one file.
       num_frames: F, of each scene.
       size: height and width of the pictures.
       draws: scenes of each file.
@@ -76,7 +79,7 @@ class SplatViews:
         files = [root] if root.is_file() else sorted(root.glob("*")) if root.is_dir() else []
         files = [file for file in files if file.suffix.lower() in LOADERS]
         if not files:
-            raise DataError(f"{root} is or holds no splat file; expected {' or '.join(LOADERS)}")
+            raise DataError(f"{root} is or holds no splat file; expected {', '.join(LOADERS)}")
         self.report = Report(f"splats at {root}", len(files) * draws)
         self._num_frames, self._size, self._draws = num_frames, size, draws
         self._up, self._background = np.array(UPS[up]), background
@@ -98,7 +101,7 @@ class SplatViews:
     def __getitem__(self, index: int) -> Example:
         file = self._files[index // self._draws]
         key = f"{file.name}/{index % self._draws}"
-        cameras = _arc(load(file), key, self._num_frames, self._size, self._up)
+        cameras = arc(load(file), key, self._num_frames, self._size, self._up)
         frames = self._num_frames
         return Example(
             key=key,
@@ -158,13 +161,21 @@ def _draw(scene: Gaussians, camera: Cameras, background: float, *, size: int) ->
     return jnp.round(255 * jnp.clip(mean, 0, 1)).astype(jnp.uint8)
 
 
-def _arc(scene: Gaussians, key: str, num_frames: int, size: int, up: np.ndarray) -> Cameras:
-    """Cameras [F] on an arc around the subject, looking nearly at its middle."""
+def arc(scene: Gaussians, key: str, num_frames: int, size: int, up: np.ndarray) -> Cameras:
+    """Cameras [F] on an arc around the subject, looking nearly at its middle.
+
+    Args:
+      scene: what they look at.
+      key: any text; another one gives another arc.
+      num_frames: F.
+      size: height and width of their pictures.
+      up: unit vector along an axis, such as those in `UPS` [3].
+    """
     rng = np.random.default_rng(int(hash_fraction(key) * 2**53))
     center, radius = _subject(scene)
     distance = rng.uniform(*_DISTANCE) * radius / np.sin(np.deg2rad(_FOV_DEG / 2))
-    arc = np.deg2rad(rng.uniform(*_ARC_DEG))
-    angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, arc, num_frames)
+    sweep = np.deg2rad(rng.uniform(*_ARC_DEG))
+    angles = rng.uniform(0, 2 * np.pi) + np.linspace(0, sweep, num_frames)
     rises = np.deg2rad(np.linspace(*rng.uniform(*_ELEVATION_DEG, size=2), num_frames))
     side = np.array(np.roll(up, 1))  # across `up`, as axes are
     ahead = np.cross(up, side)

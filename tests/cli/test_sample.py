@@ -96,11 +96,13 @@ def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
         (["--known=a"], "must be positions such as 0,2"),
         (["--path=walk", "--known=0"], "a made-up --path does not have"),
         (["--transforms=/nowhere"], "there is no /nowhere"),
+        (["--photos=/nowhere"], "there is no /nowhere"),
         (["--class-label=1"], "trained without classes"),
         (["--transforms=/nowhere", "--split=train"], "not for a capture of yours"),
         (["--images=/nowhere.jpg"], "/nowhere.jpg"),
         (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
         (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
+        (["--images=a.jpg", "--photos=b"], "leave out --photos"),
         (["--images=a.jpg", "--data-root=b"], "leave out --data-root"),
     ],
 )

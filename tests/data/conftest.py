@@ -254,10 +254,10 @@ def memory_store():
 @pytest.fixture
 def store(memory_store, monkeypatch, tmp_path):
     """An empty object store at s3://, and an empty cache."""
-    from lgs_jax.data import archives, images, packed
+    from lgs_jax.data import archives, images, places
 
     memory_store.store.clear()
     memory_store.pseudo_dirs[:] = [""]
-    monkeypatch.setenv(packed.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(places.CACHE_VARIABLE, str(tmp_path / "cache"))
     for cached in (images._fetched, archives._open, archives._names):
         cached.cache_clear()  # files in a store are taken not to change

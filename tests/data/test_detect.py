@@ -65,17 +65,27 @@ def test_files(formats, scene, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "place"),
+    [("a.jpg", "."), ("images/a.jpg", "."), ("b/a.jpg", "."), ("a.mp4", "."), ("a.MOV", "a.MOV")],
+)
+def test_photographs_without_poses(tmp_path, name, place):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"x")
+    assert detect.detect(tmp_path / place) == detect.Detected("photos", str(tmp_path / place))
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.jpg", r"1 images but no poses; estimate them with COLMAP"),
-        ("a.mp4", r"1 videos without poses"),
+        ("a/b/c.jpg", r"1 images and 0 videos without poses, deeper in it"),
         ("a.ply", r"1 splat files, no photographs"),
         ("notes.txt", r"1 files, e\.g\. notes\.txt; known formats: packed"),
         (None, r"it is empty"),
     ],
 )
-def test_folders_without_poses(tmp_path, name, message):
+def test_folders_without_photographs(tmp_path, name, message):
     if name:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(DataError, match=message):
         detect.detect(tmp_path)
@@ -84,7 +94,6 @@ def test_folders_without_poses(tmp_path, name, message):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("a.mov", "is a video without poses"),
         ("a.splat", "is a splat file, no photographs"),
         ("a.exe", "is a file of no known kind"),
         (None, "there is no"),

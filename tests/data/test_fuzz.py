@@ -3,6 +3,7 @@
 100 mutations of every file; for more, LGS_JAX_FUZZ=10000 python -m pytest tests/data/test_fuzz.py.
 """
 
+import gzip
 import os
 import struct
 import zipfile
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.data import archives, images, opening, packed, prepare, scan
 from lgs_jax.data.report import DataError
 from lgs_jax.data.sources import packed as packed_source
+from lgs_jax.inference.export import formats as splat_formats
 
 EXAMPLES = int(os.environ.get("LGS_JAX_FUZZ", "100"))
 FUZZ = hypothesis.settings(
@@ -147,19 +150,29 @@ def read_packed(folder):
     return []
 
 
-def fuzz(path, read):
-    """Reads mutations of a file; anything but a DataError fails."""
-    good = path.read_bytes()
+def read_splats(path):
+    """Reads a file of Gaussians, and checks them."""
+    scene = splat_formats.load(path).check()
+    for name in ("means", "quats", "scales", "opacities", "colors"):
+        assert np.isfinite(getattr(scene, name)).all()
+    assert (np.asarray(scene.scales) > 0).all()
+    assert ((np.asarray(scene.opacities) >= 0) & (np.asarray(scene.opacities) <= 1)).all()
+    return []
+
+
+def fuzz(path, read, error_type=DataError, good=None, wrap=bytes):
+    """Reads mutations of a file, or `wrap` of those of `good`; anything but the error fails."""
+    good = path.read_bytes() if good is None else good
     assert read() == []
     refused = []
 
     @FUZZ
     @hypothesis.given(EDITS)
     def run(edits):
-        path.write_bytes(mutated(good, edits))
+        path.write_bytes(wrap(mutated(good, edits)))
         try:
             findings = read()
-        except DataError as error:
+        except error_type as error:
             findings = [str(error)]
         refused.extend(findings)
 
@@ -187,6 +200,29 @@ def test_damaged_packed_data(formats, scene, tmp_path_factory, name):
     supplier = prepare.FromReader(reader, options)
     prepare.prepare(root / "packed", supplier, options, num_workers=0)
     fuzz(root / "packed" / name, lambda: read_packed(root / "packed"))
+
+
+# Mutations may set flags and counts that readers warn of.
+@pytest.mark.filterwarnings("ignore:.*(left out|antialiased):UserWarning")
+@pytest.mark.parametrize(
+    "name", ["a.splat", "a.spz", "inside a.spz", "a.spz of version 4", "a.glb"]
+)
+def test_damaged_splat_files(tmp_path_factory, name):
+    if name.endswith("4"):
+        pytest.importorskip("zstandard", reason="zstandard is not installed")
+    path = tmp_path_factory.mktemp("fuzz") / name.removeprefix("inside ").split()[0]
+    scene = Gaussians(
+        means=np.eye(3, dtype=np.float32),
+        quats=np.ones((3, 4), np.float32),
+        scales=np.full((3, 3), 0.1, np.float32),
+        opacities=np.full(3, 0.5, np.float32),
+        colors=np.full((3, 3), 0.2, np.float32),
+    )
+    splat_formats.save(path, scene, **({"version": 4} if name.endswith("4") else {}))
+    inside = {}
+    if name.startswith("inside"):  # past the checksum, which finds nearly all other damage
+        inside = {"good": gzip.decompress(path.read_bytes()), "wrap": gzip.compress}
+    fuzz(path, lambda: read_splats(path), ValueError, **inside)
 
 
 @FUZZ

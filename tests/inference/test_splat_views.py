@@ -8,7 +8,7 @@ from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.data import pipeline
 from lgs_jax.data.report import DataError
 from lgs_jax.inference import splat_views
-from lgs_jax.inference.export import ply, splat
+from lgs_jax.inference.export import formats, ply, splat
 
 CENTER = np.array([3.0, -1.0, 7.0])
 
@@ -94,6 +94,18 @@ def test_files_that_cannot_be_read_are_reported(folder, tmp_path):
         views(folder / "broken.splat")
     with pytest.raises(ValueError, match="up='y' must be one of"):
         views(folder, up="y")
+
+
+def test_files_of_other_formats_show_the_same(folder, tmp_path):
+    scene = formats.load(folder / "balls.ply")
+    for suffix in (".spz", ".glb"):
+        formats.save(tmp_path / f"balls{suffix}", scene)
+        key = f"balls{suffix}/0"
+        example = views(tmp_path / f"balls{suffix}", draws=1)[0]
+        assert example.key == key
+        expected = splat_views.arc(scene, key, 3, 32, np.array(splat_views.UPS["-y"]))
+        np.testing.assert_allclose(example.world_from_cam, expected.world_from_cam, atol=0.01)
+        assert example.images[0][..., 0].max() > 200
 
 
 def test_the_command_packs_them(folder, tmp_path, capsys):

@@ -17,7 +17,7 @@ from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference import files
 
 # The constant spherical harmonic, 1 / (2 sqrt(pi)).
-_SH_DEGREE_0 = 0.28209479177387814
+SH_DEGREE_0 = 0.28209479177387814
 # Opacities 0 and 1 have infinite logits, which viewers turn into NaN. They move by this much, which
 # is far below the 1/255 at which anything becomes visible.
 _OPACITY_MARGIN = 1e-6
@@ -49,7 +49,7 @@ def save_ply(path: str | pathlib.Path, scene: Gaussians) -> pathlib.Path:
     columns = [
         means,
         np.zeros_like(means),
-        (colors - 0.5) / _SH_DEGREE_0,
+        (colors - 0.5) / SH_DEGREE_0,
         (np.log(opacities) - np.log1p(-opacities))[:, None],
         np.log(scales),
         quats / np.linalg.norm(quats, axis=-1, keepdims=True),
@@ -97,7 +97,7 @@ def load_ply(path: str | pathlib.Path) -> Gaussians:
         quats=jnp.asarray(take("rot_0", "rot_1", "rot_2", "rot_3"), jnp.float32),
         scales=jnp.asarray(np.exp(take("scale_0", "scale_1", "scale_2")), jnp.float32),
         opacities=jnp.asarray(0.5 * (1 + np.tanh(logits / 2)), jnp.float32),
-        colors=jnp.asarray(0.5 + _SH_DEGREE_0 * take("f_dc_0", "f_dc_1", "f_dc_2"), jnp.float32),
+        colors=jnp.asarray(0.5 + SH_DEGREE_0 * take("f_dc_0", "f_dc_1", "f_dc_2"), jnp.float32),
     )
 
 
@@ -109,6 +109,8 @@ def host_values(path: str | pathlib.Path, scene: Gaussians) -> list[np.ndarray]:
             f"{path}: a file holds one RGB scene, got leading dimensions {scene.batch_shape} and "
             f"{scene.num_channels} channels; index one scene and keep its RGB"
         )
+    if not scene.num_gaussians:
+        raise ValueError(f"{path}: the scene has no Gaussians")
     names = ("means", "quats", "scales", "opacities", "colors")
     values = {name: np.asarray(getattr(scene, name), np.float64) for name in names}
     for name, value in values.items():

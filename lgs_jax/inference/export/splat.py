@@ -7,12 +7,11 @@ opaque come first. Axes and units are those of the scene.
 
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference import files
-from lgs_jax.inference.export import ply
+from lgs_jax.inference.export import fields, ply
 
 _RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])
 
@@ -53,25 +52,12 @@ def load_splat(path: str | pathlib.Path) -> Gaussians:
             "is no .splat file, or is cut short"
         )
     records = np.frombuffer(data, _RECORD)
-    quats = (records["quat"].astype(np.float32) - 128) / 128
-    faults = {
-        "positions or scales that are NaN or infinite": ~(
-            np.isfinite(records["mean"]).all(-1) & np.isfinite(records["scale"]).all(-1)
-        ),
-        "scales that are not positive": (records["scale"] <= 0).any(-1),
-        "quaternions that are zero": ~quats.any(-1),
-    }
-    for what, bad in faults.items():
-        if bad.any():
-            raise ValueError(
-                f"{path}: {int(bad.sum())} of {len(records)} Gaussians have {what}, the first is "
-                f"number {int(np.argmax(bad))}; the file is damaged or of another format"
-            )
     rgba = records["rgba"].astype(np.float32) / 255
-    return Gaussians(
-        means=jnp.asarray(records["mean"]),
-        quats=jnp.asarray(quats / np.linalg.norm(quats, axis=-1, keepdims=True)),
-        scales=jnp.asarray(records["scale"]),
-        opacities=jnp.asarray(rgba[:, 3]),
-        colors=jnp.asarray(rgba[:, :3]),
+    return fields.from_file(
+        path,
+        means=records["mean"],
+        quats=(records["quat"].astype(np.float32) - 128) / 128,
+        scales=records["scale"],
+        opacities=rgba[:, 3],
+        colors=rgba[:, :3],
     )
