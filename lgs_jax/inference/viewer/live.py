@@ -1,0 +1,175 @@
+"""A live viewer: a small web server, which needs `pip install 'lgs_jax[viewer]'` (viser).
+
+Letters: N Gaussians, V cameras.
+"""
+
+import dataclasses
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax.core import cameras as camera_lib
+from lgs_jax.core import gaussians, rotations
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.inference.viewer import framing
+from lgs_jax.inference.viewer.camera_file import Viewpoints
+
+# viser keeps variances as 16-bit floats, which are coarse below 6e-5: scenes are made so large.
+RADIUS = 10.0
+_FRUSTUM_LENGTH = 0.05  # of the radius
+_MAX_LOG2_SIZE = 2.0
+
+
+class MissingViewerError(ImportError):
+    """The package for live viewing is not installed."""
+
+
+def serve(
+    scenes: Mapping[str, Gaussians],
+    viewpoints: Viewpoints | None = None,
+    *,
+    up: Sequence[float] | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8080,
+) -> Any:
+    """Starts a viewer in the background and returns its `viser.ViserServer`; `stop()` ends it.
+
+    Args:
+      scenes: RGB scenes by name, among which the viewer switches.
+      viewpoints: cameras in the frame of the scenes, where it opens; None: made up for each scene.
+      up: direction [3] that is up when turning; default: the mean up of the cameras, or -y.
+      host: address to listen at; others than this machine reach it only if told so.
+      port: the next free one is taken if it is in use.
+
+    Raises:
+      MissingViewerError: if viser is not installed.
+      ValueError: if it cannot listen at the address.
+    """
+    try:
+        import viser
+    except ImportError as error:
+        raise MissingViewerError(
+            "the live viewer needs viser (pip install 'lgs_jax[viewer]'); a page (--html) does not"
+        ) from error
+    try:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+    except OSError as error:
+        raise ValueError(f"{host=} is no address of this machine ({error})") from error
+    server = viser.ViserServer(host=host, port=port, label="lgs_jax", verbose=False)
+    Stage(server, dict(scenes), viewpoints, up).build()
+    return server
+
+
+class Stage:
+    """What is on show, and the controls that change it.
+
+    Attributes:
+      name, size, frusta: the controls.
+      splats, cameras: the nodes of the scene on show.
+    """
+
+    def __init__(
+        self,
+        server: Any,
+        scenes: dict[str, Gaussians],
+        viewpoints: Viewpoints | None,
+        up: Sequence[float] | None,
+    ):
+        self._server, self._scenes, self._given, self._up = server, scenes, viewpoints, up
+        self._nodes: list[Any] = []
+
+    def build(self) -> None:
+        """Adds the controls and shows the first scene."""
+        gui, names = self._server.gui, list(self._scenes)
+        self.name = gui.add_dropdown("Scene", names, visible=len(names) > 1)
+        self.size = gui.add_slider("Splat size, log2", -3.0, _MAX_LOG2_SIZE, 0.05, 0.0)
+        self.frusta = gui.add_checkbox("Cameras", True)
+        self._jump = gui.add_button("To the first camera")
+        self.name.on_update(lambda _: self.show())
+        self.size.on_update(lambda _: self.resize())
+        self.frusta.on_update(lambda _: self._toggle())
+        self._jump.on_click(lambda event: self._go(event.client, 0))
+        self.show()
+
+    def show(self) -> None:
+        """Puts the chosen scene in the place of the last one."""
+        scene = self._scenes[self.name.value]
+        for node in self._nodes:
+            node.remove()
+        _, radius = framing.extent(scene)
+        grow = np.diag([*[RADIUS / radius] * 3, 1.0]).astype(np.float32)
+        views = self._given or _made_up(scene, self._up)
+        moved = camera_lib.transform(views.cameras, jnp.asarray(grow))
+        self._views = dataclasses.replace(views, cameras=moved)
+        large = gaussians.transform(scene, jnp.asarray(grow))
+        self._covariances = np.asarray(gaussians.covariances(large))
+        self.splats = self._server.scene.add_gaussian_splats(
+            "/splats",
+            centers=np.asarray(large.means),
+            covariances=self._drawn_covariances(),
+            rgbs=np.clip(np.asarray(large.colors), 0, 1),
+            opacities=np.asarray(large.opacities)[:, None],
+        )
+        self.cameras = [self._add_camera(i) for i in range(len(moved))]
+        self._nodes = [self.splats, *self.cameras]
+        poses = np.asarray(moved.world_from_cam)
+        upward = framing.mean_up(poses) if self._up is None else np.asarray(self._up, np.float64)
+        self._server.scene.set_up_direction(upward)
+        self._place(self._server.initial_camera, 0)
+
+    def _drawn_covariances(self) -> np.ndarray:
+        """Covariances [N, 3, 3] at the chosen size, within what 16-bit floats hold."""
+        return np.clip(self._covariances * 4.0**self.size.value, -65504, 65504)
+
+    def resize(self) -> None:
+        """Draws the splats as large as the slider says."""
+        self.splats.covariances = self._drawn_covariances()
+
+    def _toggle(self) -> None:
+        for node in self.cameras:
+            node.visible = self.frusta.value
+
+    def _add_camera(self, index: int) -> Any:
+        """A pyramid with the photograph, if there is one; a click looks through it."""
+        height, width = (int(side) for side in self._views.sizes[index])
+        pose = self._views.cameras.world_from_cam[index]
+        node = self._server.scene.add_camera_frustum(
+            f"/cameras/{index}",
+            fov=self._fov(index),
+            aspect=width / height,
+            scale=_FRUSTUM_LENGTH * RADIUS,
+            thickness=0.001 * RADIUS,
+            image=self._views.images[index],
+            wxyz=np.asarray(rotations.quats_from_matrix(pose[:3, :3])),
+            position=np.asarray(pose[:3, 3]),
+            visible=self.frusta.value,
+        )
+        node.on_click(lambda event: self._go(event.client, index))
+        return node
+
+    def _fov(self, index: int) -> float:
+        """Vertical field of view in radians."""
+        fy = float(self._views.cameras.intrinsics[index, 1])
+        return float(2 * np.arctan(self._views.sizes[index, 0] / (2 * fy)))
+
+    def _go(self, client: Any, index: int) -> None:
+        with client.atomic():
+            self._place(client.camera, index)
+
+    def _place(self, camera: Any, index: int) -> None:
+        """Looks through a camera; turning goes around a point ahead of it."""
+        pose = np.asarray(self._views.cameras.world_from_cam[index], np.float64)
+        camera.position = pose[:3, 3]
+        camera.look_at = pose[:3, 3] + 0.5 * RADIUS * pose[:3, 2]
+        camera.up = -pose[:3, 1]
+        camera.fov = self._fov(index)
+
+
+def _made_up(scene: Gaussians, up: Sequence[float] | None) -> Viewpoints:
+    cameras, image_size = framing.around(scene, framing.UP if up is None else up)
+    count = len(cameras)
+    return Viewpoints(cameras, np.tile(image_size, (count, 1)), (None,) * count)

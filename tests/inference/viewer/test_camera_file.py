@@ -1,0 +1,75 @@
+"""Cameras survive being written; pictures are read where they are; faults are named."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgs_jax.inference.viewer import camera_file
+
+GL_POSE = [[1, 0, 0, 0.5], [0, 1, 0, 0], [0, 0, 1, 2], [0, 0, 0, 1]]
+FRAME = {"transform_matrix": GL_POSE, "fl_x": 40, "w": 64, "h": 48}
+
+
+def written(folder, *frames, **top):
+    path = folder / "transforms.json"
+    path.write_text(json.dumps({**top, "frames": list(frames)}))
+    return path
+
+
+def test_round_trip(cameras, tmp_path):
+    path = camera_file.save(tmp_path / "a" / camera_file.NAME, cameras, (48, 64))
+    again = camera_file.load(path)
+    np.testing.assert_allclose(again.cameras.world_from_cam, cameras.world_from_cam, atol=1e-6)
+    np.testing.assert_allclose(again.cameras.intrinsics, cameras.intrinsics, rtol=1e-6)
+    assert again.sizes.tolist() == [[48, 64]] * 2
+    assert again.images == (None, None)
+
+
+def test_photographs_are_found_and_give_the_size(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "images" / "a.png")
+    base = {"transform_matrix": GL_POSE}
+    path = written(
+        tmp_path,
+        {**base, "file_path": "images/a"},
+        {**base, "file_path": "images/absent.png", "w": 8, "h": 6},
+        {**base, "file_path": "images/a.png", "k1": 0.1, "w": 20, "h": 10},
+        camera_angle_x=np.pi / 2,
+    )
+    views = camera_file.load(path)
+    assert views.sizes.tolist() == [[10, 20], [6, 8], [10, 20]]
+    assert [image is not None for image in views.images] == [True, False, False]
+    np.testing.assert_allclose(views.cameras.intrinsics[0], [10, 10, 10, 5], rtol=1e-6)
+    # Looks along -z of the file's axes, upright.
+    forward, down = np.asarray(views.cameras.world_from_cam)[0, :3, [2, 1]]
+    np.testing.assert_allclose(forward, [0, 0, -1])
+    np.testing.assert_allclose(down, [0, -1, 0])
+
+
+@pytest.mark.parametrize(
+    ("frame", "message"),
+    [
+        ({}, "'transform_matrix' must be 4x4"),
+        (FRAME | {"transform_matrix": [[1]]}, "'transform_matrix' must be 4x4"),
+        (FRAME | {"fl_x": "wide"}, "'fl_x' is 'wide', expected a number"),
+        ({"transform_matrix": GL_POSE, "fl_x": 40}, "'h' is None"),
+        (FRAME | {"w": 0}, "expected pixels"),
+        (FRAME | {"fl_x": -1}, "focal lengths must be positive"),
+        (FRAME | {"transform_matrix": [[2, 0, 0, 0], *GL_POSE[1:]]}, "no rigid motion"),
+        (3, "expected a JSON object"),
+    ],
+)
+def test_faults_are_named(tmp_path, frame, message):
+    path = written(tmp_path, frame)
+    with pytest.raises(ValueError, match=message) as error:
+        camera_file.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_files_that_hold_no_cameras(tmp_path):
+    with pytest.raises(ValueError, match="there is no camera"):
+        camera_file.load(written(tmp_path))
+    with pytest.raises(ValueError, match="expected a JSON object"):
+        camera_file.load(tmp_path / "absent.json")

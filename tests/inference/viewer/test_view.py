@@ -1,0 +1,108 @@
+"""The command shows what it can and refuses the rest; the live viewer holds the scenes."""
+
+import json
+import re
+import sys
+
+import numpy as np
+import pytest
+
+from lgs_jax import __main__
+from lgs_jax.core import gaussians
+from lgs_jax.inference.export import ply
+from lgs_jax.inference.viewer import camera_file, framing, live
+
+
+def read(path):
+    """The settings of a page."""
+    return json.loads(re.search(r'id="settings">(.*?)</script>', path.read_text())[1])
+
+
+@pytest.fixture
+def folder(scene, tmp_path):
+    ply.save_ply(tmp_path / "a.ply", scene)
+    ply.save_ply(tmp_path / "sub" / "a.ply", scene[:50])
+    return tmp_path
+
+
+def test_writes_a_page_with_the_cameras_beside_the_scene(folder, cameras, capsys):
+    camera_file.save(folder / camera_file.NAME, cameras, (48, 64))
+    page = folder / "out.html"
+    files = [str(folder / "a.ply"), str(folder / "sub" / "a.ply")]
+    assert __main__.main(["view", *files, f"--html={page}", "--up=+z"]) == 0
+    assert "2 scenes" in capsys.readouterr().out
+    settings = read(page)
+    assert [s["count"] for s in settings["scenes"]] == [400, 50]
+    assert [s["name"] for s in settings["scenes"]] == files
+    (only,) = settings["cameraSets"]
+    assert only["up"] == [0.0, 0.0, 1.0]
+    assert [c["width"] for c in only["cameras"]] == [64, 64]
+
+
+def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras):
+    page = folder / "out.html"
+    command = ["view", str(folder / "a.ply"), f"--html={page}", "--background=1"]
+    assert __main__.main(command) == 0
+    settings = read(page)
+    assert not settings["cameraSets"][0]["given"]
+    assert settings["background"] == [1.0, 1.0, 1.0]
+    camera_file.save(folder / "other" / camera_file.NAME, cameras, (48, 64))
+    assert __main__.main([*command, f"--transforms={folder / 'other'}"]) == 0
+    assert read(page)["cameraSets"][0]["given"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["absent.ply", "--html=a.html"], "absent.ply"),
+        (["a.obj", "--html=a.html"], "'.obj' is no format"),
+        (["a.ply", "--html=a.txt"], "expected a name that ends in .html"),
+        (["a.ply", "--html=a.html", "--port=1"], "--port is for the live viewer"),
+        (["a.ply", "--background=1"], "--background is for a page; add --html"),
+        (["a.ply", "--html=a.html", "--background=7"], "must be a grey"),
+        (["a.ply", "a.ply", "--html=a.html"], "a.ply is given twice"),
+        (["a.ply", "--html=a.html", "--transforms=none.json"], "none.json"),
+        (["a.ply", "--host=203.0.113.7"], "is no address of this machine"),
+    ],
+)
+def test_refusals(folder, monkeypatch, capsys, arguments, message):
+    if "--host" in arguments[-1]:
+        pytest.importorskip("viser")
+    monkeypatch.chdir(folder)
+    before = set(folder.iterdir())
+    assert __main__.main(["view", *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert set(folder.iterdir()) == before
+
+
+def test_without_the_package_it_says_what_to_install(folder, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "viser", None)
+    assert __main__.main(["view", str(folder / "a.ply")]) == 1
+    assert "pip install 'lgs_jax[viewer]'" in capsys.readouterr().err
+
+
+def test_live_viewer_holds_the_scenes(scene, cameras, monkeypatch):
+    pytest.importorskip("viser")
+    views = camera_file.Viewpoints(cameras, np.array([[48, 64]] * 2), (None, None))
+    stages, build = [], live.Stage.build
+    monkeypatch.setattr(live.Stage, "build", lambda self: (stages.append(self), build(self)))
+    server = live.serve({"all": scene, "part": scene[:100]}, views, port=0)
+    try:
+        (stage,) = stages
+        assert server.get_host() == "127.0.0.1"
+        grow = live.RADIUS / framing.extent(scene)[1]
+        np.testing.assert_allclose(stage.splats.centers, grow * scene.means, rtol=1e-5)
+        expected = grow**2 * np.asarray(gaussians.covariances(scene))
+        np.testing.assert_allclose(stage.splats.covariances, expected, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(
+            server.initial_camera.position, grow * cameras.centers[0], rtol=1e-5
+        )
+        stage.size.value = 1.0
+        stage.resize()
+        np.testing.assert_allclose(stage.splats.covariances, 4 * expected, rtol=1e-3, atol=1e-4)
+        stage.name.value = "part"
+        stage.show()
+        assert len(stage.splats.centers) == 100
+        assert len(stage.cameras) == 2
+    finally:
+        server.stop()
