@@ -17,6 +17,7 @@ import dataclasses
 import pathlib
 import sys
 import time
+import webbrowser
 from typing import Any
 
 import jax
@@ -32,12 +33,14 @@ from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import sample_files, scene_model, visuals
-from lgs_jax.training import checkpoint
+from lgs_jax.inference.viewer import camera_file, html
+from lgs_jax.training import checkpoint, compilation_cache
 
 PATHS = ("orbit", "walk")
 # Formats of captures; the flags are their names.
 CAPTURES = ("transforms", "colmap", "llff", "photos")
 FIELD_OF_VIEW_DEG = 60.0
+PAGE = "view.html"
 _ARC_DEG = 60.0
 
 
@@ -59,6 +62,7 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Loads, samples, writes."""
+    print(compilation_cache.enable())
     output = pathlib.Path(options.output)
     if output.exists() and any(output.iterdir()) and not options.overwrite:
         raise FileExistsError(f"{output} is not empty; choose another --output, or --overwrite")
@@ -92,6 +96,18 @@ def run(options: argparse.Namespace) -> None:
         shown[name] = gaussians.transform(shown[name], views.world_from_cameras)
     for path in visuals.write_visuals(output, shown, upscale=options.upscale):
         print(path)
+    cameras = camera_lib.transform(views.cameras, views.world_from_cameras)
+    print(camera_file.save(output / camera_file.NAME, cameras, model.image_size))
+    page = html.write_html(
+        output / PAGE,
+        {name: scene for name, scene in shown.items() if name.startswith("sample_")},
+        cameras,
+        model.image_size,
+        images=[views.images[i] if i in known else None for i in range(len(cameras))],
+    )
+    print(f"{page} (open it in a browser)")
+    if options.open:
+        webbrowser.open(page.resolve().as_uri())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -230,10 +246,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, help="workdir of a run of configs/diffusion.py")
+    add("--model", required=True, help="workdir of a run of configs/diffusion.py, or a model file")
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     add("--output", default="samples", help="folder to write to")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add("--open", action="store_true", help=f"open {PAGE} in a browser")
     add("--num-samples", type=int, default=4)
     add("--seed", type=int, default=0)
     add("--steps", type=int, default=25, help="of the sampler")

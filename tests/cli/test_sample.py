@@ -13,6 +13,7 @@ from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import scene_model
 from lgs_jax.inference.export import ply
+from lgs_jax.inference.viewer import camera_file
 
 CONFIG = {
     "task": "diffusion",
@@ -61,10 +62,14 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     assert status == 0, printed.err
     assert "PSNR at the given views: " in printed.out
     assert "PSNR at the other views: " in printed.out
-    names = {"contact_sheet.png", "grid.png", "spread.png"}
+    names = {"contact_sheet.png", "grid.png", "spread.png", "transforms.json", "view.html"}
     names |= {f"{kind}_{i}.{end}" for i in (0, 1) for kind, end in KINDS}
     assert {path.name for path in folder.iterdir()} == names
     first, second = (ply.load_ply(folder / f"sample_{i}.ply") for i in (0, 1))
+    assert camera_file.load(folder / "transforms.json").cameras.batch_shape == (tiny.VIEWS,)
+    page = (folder / "view.html").read_text()
+    assert "sample_1" in page
+    assert page.count("data:image/png;base64,") == 1  # the view that was given
     assert first.num_gaussians == tiny.VIEWS * tiny.SIZE**2
     assert np.abs(np.asarray(first.colors - second.colors)).max() > 1e-3
     with Image.open(folder / "grid.png") as grid:
