@@ -50,6 +50,12 @@ class Denoising:
                 f"config.diffusion.max_known={self.options.max_known} is more than the "
                 f"{self.num_views} views of config.data.context_views; lower it, or 0 for all"
             )
+        low, high = self.options.log_snr_min, self.options.log_snr_max
+        if self.sampler.stop is not None and not low < self.sampler.stop <= high:
+            raise settings.SettingsError(
+                f"config.sampler.stop={self.sampler.stop} must lie above {low} and at most at "
+                f"{high}, the log-SNRs of config.diffusion; change it, or leave it out"
+            )
 
     def denoise_fn(self, network: Network, condition: Conditioning) -> samplers.DenoiseFn:
         """The network under a condition: (z [B, V, ...], log_snr [B]) -> Prediction."""
@@ -91,7 +97,7 @@ class Denoising:
         clip = (lambda x: jnp.clip(x, -sampler.clip, sampler.clip)) if sampler.clip else None
         draw = samplers.make(sampler.name, options.process, clip=clip)
         noise = samplers.initial_noise(key, condition.known.shape)
-        grid = grids.make(sampler.grid, options.make_schedule(), sampler.steps)
+        grid = grids.make(sampler.grid, options.make_schedule(sampler.stop), sampler.steps)
         return draw(denoise, noise, grid, key)
 
     def random_condition(self, keys: Array, class_label: Array) -> tuple[Array, Array]:

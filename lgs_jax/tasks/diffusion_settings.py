@@ -51,11 +51,10 @@ class DiffusionSettings:
         self.weight(0.0)  # raises what is wrong with gamma
         self.make_schedule()  # and with the ends
 
-    def make_schedule(self) -> schedules.Schedule:
-        """Time to log-SNR."""
-        return schedules.make(
-            self.schedule, min=self.log_snr_min, max=self.log_snr_max, shift=self.shift
-        )
+    def make_schedule(self, stop: float | None = None) -> schedules.Schedule:
+        """Time to log-SNR, up to `stop` in place of `log_snr_max` if it is given."""
+        end = self.log_snr_max if stop is None else stop
+        return schedules.make(self.schedule, min=self.log_snr_min, max=end, shift=self.shift)
 
     def weight(self, log_snr: Any) -> Any:
         """Weight of the squared error of `kind` at log-SNRs [...] as the schedule draws them."""
@@ -81,6 +80,9 @@ class SamplerSettings:
       name: `ddim`, `ddpm`, `dpm_solver_pp_2m` or `heun`.
       steps: steps of the solver; it asks the denoiser once more (`heun`: twice per step).
       grid: how they are spread: `time_uniform`, `log_snr_uniform` or `karras`.
+      stop: log-SNR at which the solver ends with the network's prediction of x; None: where the
+        schedule ends. Latents are noisy themselves, and what lies below that noise is better
+        averaged out than drawn.
       guidance: scale of classifier-free guidance away from no known view and no class; 1: none.
       guidance_interval: log-SNRs (low, high) between which guidance acts; None: everywhere.
       rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
@@ -91,6 +93,7 @@ class SamplerSettings:
     name: Literal["ddim", "ddpm", "dpm_solver_pp_2m", "heun"] = "dpm_solver_pp_2m"
     steps: int = 25
     grid: Literal["time_uniform", "log_snr_uniform", "karras"] = "time_uniform"
+    stop: float | None = None
     guidance: float = 1.0
     guidance_interval: tuple[float, float] | None = None
     rescale: float = 0.0

@@ -243,6 +243,19 @@ def test_samples_end_where_the_denoiser_points(sampler, process, task, frozen, m
     np.testing.assert_allclose(empty, 0.2, rtol=1e-4)
 
 
+def test_sampling_ends_at_the_level_that_is_asked_for(frozen, monkeypatch):
+    """With what the network predicts there, here a tenth of the log-SNR."""
+    for stop, expected in ((1.5, 0.15), (None, 1.2)):
+        task = make(frozen, diffusion={"kind": "x"}, sampler={"steps": 4, "stop": stop})
+        stub(
+            monkeypatch,
+            task,
+            lambda z, log_snr, _: 0.1 * log_snr[:, None, None, None, None] * jnp.ones_like(z),
+        )
+        latents = task.sample({}, make_condition(task, tiny.make_views()[1]), jax.random.key(0))
+        np.testing.assert_allclose(latents, expected, rtol=1e-5)
+
+
 def make_condition(task, cameras):
     known = jnp.asarray(np.random.default_rng(0).standard_normal((2, *LATENTS), "f4"))
     return diffusion.Conditioning(cameras, known, task.shared.one_view(2), jnp.int32([0, 1]))
@@ -332,6 +345,10 @@ def test_visuals(task, params, frozen, monkeypatch):
         ({"diffusion": {"wieghting": "snr"}}, "did you mean 'weighting'"),
         ({"sampler": {"steps": 0}}, r"config\.sampler: steps=0"),
         ({"sampler": {"guidance_interval": (2.0, 1.0)}}, "low < high"),
+        (
+            {"sampler": {"stop": 13.0}},
+            r"sampler\.stop=13\.0 must lie above -12\.0 and at most at 12",
+        ),
         ({"model": {"latent_channels": 6}}, r"latent_channels=6, but the autoencoder's is 2"),
         ({"model": {"compression": 8}}, r"compression=8, but the autoencoder's is 4"),
         ({"model": {"widths": (8,) * 4}}, r"config\.data\.height=16 must be a multiple of 32"),
