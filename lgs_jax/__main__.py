@@ -4,11 +4,16 @@ A command is a module in `lgs_jax.cli` with a function `main(arguments)`; its fi
 turned into hyphens, is its name.
 """
 
+import ast
+import difflib
 import importlib
+import importlib.resources
+import os
 import pkgutil
 import sys
 
 from lgs_jax import cli
+from lgs_jax.cli import reporting
 
 # Parts of another command, not commands of their own.
 _PARTS = frozenset(
@@ -18,6 +23,7 @@ _PARTS = frozenset(
         "benchmark-rivals",
         "benchmark-sampling",
         "flag-parsing",
+        "reporting",
     }
 )
 
@@ -28,19 +34,38 @@ def commands() -> list[str]:
     return sorted(name for name in names if name not in _PARTS)
 
 
+def summary(name: str) -> str:
+    """What a command does, from the first line of its module, which is not imported for it."""
+    path = importlib.resources.files(cli) / f"{name.replace('-', '_')}.py"
+    first = ast.get_docstring(ast.parse(path.read_text())).partition("\n")[0]
+    return first.partition(": ")[2]
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if arguments[:1] == ["--debug"]:
+        os.environ[reporting.DEBUG] = "1"
+        arguments = arguments[1:]
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m lgs_jax COMMAND [--help]\ncommands:", *known, sep="\n  ")
+        print("usage: python -m lgs_jax [--debug] COMMAND [--help]\n\ncommands:")
+        width = max(map(len, known))
+        print(*(f"  {name:{width}}  {summary(name)}" for name in known), sep="\n")
+        print("\n--debug shows the traceback of an error. Status: 0, or else as --help says.")
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in known:
-        print(f"no command {name!r}; commands: {', '.join(known)}", file=sys.stderr)
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        print(f"no command {name!r}{hint}; commands: {', '.join(known)}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
-    return module.main(rest) or 0
+    try:
+        return module.main(rest) or 0
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

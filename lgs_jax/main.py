@@ -13,7 +13,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from lgs_jax import settings, tasks
-from lgs_jax.cli import flag_parsing
+from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load, visuals
 from lgs_jax.training import compilation_cache, loop, mesh, preemption
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
             mesh.split_cpu(train.mesh, train.microbatch_size, train.evaluation_batch_size)
         run(config, WORKDIR.value or default_workdir(name), stop)
     except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(reporting.fail(error))
 
 
 def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:

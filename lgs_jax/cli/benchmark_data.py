@@ -18,6 +18,7 @@ import time
 import numpy as np
 from absl import flags
 
+from lgs_jax.cli import reporting
 from lgs_jax.data import crops, pipeline, prepare
 from lgs_jax.data.example import Source
 
@@ -38,8 +39,7 @@ def main(arguments: list[str]) -> int:
                 options.source, options.root = "packed", folder
                 run(options)
     except (ValueError, OSError) as error:  # DataError among them
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     return 0
 
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.cli import benchmark_rivals
+from lgs_jax.cli import benchmark_rivals, reporting
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
@@ -177,8 +177,7 @@ def main(arguments: list[str]) -> int:
         try:
             benchmark_rivals.compare(options)
         except benchmark_rivals.RivalError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+            return reporting.fail(error)
         return 0
     if options.cases:
         parser.error("--cases are those of --compare; give --scenes and --resolutions here")

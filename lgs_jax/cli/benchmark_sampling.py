@@ -22,7 +22,7 @@ from typing import Any
 import jax
 
 from lgs_jax import settings, tasks
-from lgs_jax.cli import sample
+from lgs_jax.cli import reporting, sample
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.inference import sampling_speed, scene_model
 from lgs_jax.inference.sampling_speed import Contender
@@ -41,8 +41,7 @@ def main(arguments: list[str]) -> int:
             raise ValueError("--steps, --batches and --repeats must be at least 1")
         contenders, cameras, header = make_contenders(options)
     except (ValueError, FileNotFoundError, checkpoint.CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     print(*header, sep="\n", flush=True)
     print("compiling the stages ...", file=sys.stderr, flush=True)
     stages = measure_stages(contenders, cameras, options.repeats)

@@ -22,7 +22,6 @@ import dataclasses
 import json
 import pathlib
 import re
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
@@ -30,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from lgs_jax.cli import reporting
 from lgs_jax.data import detect, opening, progress, report, scan
 from lgs_jax.data.checks import features, pictures
 from lgs_jax.data.checks import scene as scene_check
@@ -56,8 +56,7 @@ def main(arguments: list[str]) -> int:
     try:
         return run(options)
     except (ValueError, OSError) as error:  # DataError among them
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return reporting.fail(error, 2)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -12,12 +12,12 @@ command continues where it was stopped and verifies what is there.
 import argparse
 import ast
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
 
 from lgs_jax import settings
+from lgs_jax.cli import reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load
 from lgs_jax.training import checkpoint, compilation_cache
@@ -35,8 +35,7 @@ def main(arguments: list[str]) -> int:
         checkpoint.CheckpointError,
         OSError,
     ) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     return 0
 
 

@@ -12,8 +12,8 @@ format stores floats. Exit status: 0, or 1 if something cannot be read, written 
 
 import argparse
 import pathlib
-import sys
 
+from lgs_jax.cli import reporting
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference import splat_views
 from lgs_jax.inference.export import formats, verify
@@ -25,8 +25,7 @@ def main(arguments: list[str]) -> int:
     try:
         run(options)
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     return 0
 
 

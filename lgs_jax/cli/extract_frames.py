@@ -12,8 +12,8 @@ clips that reach beyond theirs. The same command continues where it was stopped.
 import argparse
 import os
 import pathlib
-import sys
 
+from lgs_jax.cli import reporting
 from lgs_jax.data import clips
 
 
@@ -31,8 +31,7 @@ def main(arguments: list[str]) -> int:
             say=lambda text: print(text, flush=True),
         )
     except (ValueError, OSError) as error:  # DataError among them
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     print(outcome.summary())
     print(f"details in {pathlib.Path(options.output) / clips.MANIFEST}")
     return 0

@@ -6,11 +6,11 @@ itself where the file is missing.)
 """
 
 import argparse
-import sys
 
 from absl import flags
 
 from lgs_jax import settings
+from lgs_jax.cli import reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import load
 from lgs_jax.training import checkpoint, workdir
@@ -42,8 +42,7 @@ def main(arguments: list[str]) -> int:
         checkpoint.CheckpointError,
         workdir.WorkdirError,
     ) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     print(f"{'channel':>7}  {'mean':>9}  {'std':>9}")
     for channel, (mean, std) in enumerate(zip(stats.mean, stats.std, strict=True)):
         print(f"{channel:>7}  {mean:>9.4f}  {std:>9.4f}")

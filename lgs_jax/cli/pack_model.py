@@ -8,8 +8,8 @@ with `python -m lgs_jax sample --model=file`.
 """
 
 import argparse
-import sys
 
+from lgs_jax.cli import reporting
 from lgs_jax.inference import model_file
 from lgs_jax.training import checkpoint
 
@@ -28,8 +28,7 @@ def main(arguments: list[str]) -> int:
         )
         model_file.load(path)
     except (ValueError, OSError, checkpoint.CheckpointError) as error:  # SettingsError among them
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 

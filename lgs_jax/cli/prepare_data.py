@@ -17,8 +17,8 @@ their middle.
 
 import argparse
 import os
-import sys
 
+from lgs_jax.cli import reporting
 from lgs_jax.data import opening, prepare, report
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.training import compilation_cache
@@ -39,8 +39,7 @@ def main(arguments: list[str]) -> int:
     try:
         run(options)
     except (ValueError, OSError) as error:  # DataError among them
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     return 0
 
 

@@ -15,7 +15,6 @@ a view of a made-up path.
 import argparse
 import dataclasses
 import pathlib
-import sys
 import time
 import webbrowser
 from typing import Any
@@ -24,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax.cli import reporting
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
@@ -55,8 +55,7 @@ def main(arguments: list[str]) -> int:
         checkpoint.CheckpointError,
         FileExistsError,
     ) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     return 0
 
 

@@ -11,9 +11,9 @@ there is none, cameras around the scene are made up.
 
 import argparse
 import pathlib
-import sys
 import webbrowser
 
+from lgs_jax.cli import reporting
 from lgs_jax.inference import splat_views
 from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, html, live
@@ -25,8 +25,7 @@ def main(arguments: list[str]) -> int:
     try:
         run(options)
     except (ValueError, OSError, live.MissingViewerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return reporting.fail(error)
     return 0
 
 

@@ -1,0 +1,15 @@
+"""How commands end: one sentence where that says all, a traceback only for who wants it."""
+
+import os
+import sys
+
+# Set by `--debug` before the command, or in the environment.
+DEBUG = "LGS_JAX_DEBUG"
+
+
+def fail(error: Exception, status: int = 1) -> int:
+    """Prints what is wrong and returns the exit status; raises instead where debugging is on."""
+    if os.environ.get(DEBUG):
+        raise error
+    print(f"error: {error}", file=sys.stderr)
+    return status

@@ -1,0 +1,69 @@
+"""The front door: what commands there are, how they end, and what the shell completes."""
+
+import subprocess
+
+import pytest
+
+from lgs_jax import __main__ as front
+from lgs_jax.cli import export, reporting
+
+
+def test_every_command_is_listed_with_what_it_does(capsys):
+    assert front.main(["--help"]) == 0
+    text = capsys.readouterr().out
+    for name in front.commands():
+        assert f"  {name} " in text
+        assert len(front.summary(name)) > 20
+    assert {"train", "sample", "export", "view", "prepare-data"} <= set(front.commands())
+    assert "reporting" not in front.commands()
+
+
+def test_unknown_commands_are_refused_with_a_guess(capsys):
+    assert front.main(["smaple"]) == 2
+    assert "no command 'smaple'; did you mean 'sample'?" in capsys.readouterr().err
+
+
+def test_errors_are_one_line_unless_debugging(capsys, monkeypatch):
+    monkeypatch.setenv(reporting.DEBUG, "")
+    assert front.main(["export", "a.obj", "b.ply"]) == 1
+    assert capsys.readouterr().err.startswith("error: a.obj: '.obj' is no format")
+    with pytest.raises(ValueError, match="is no format"):
+        front.main(["--debug", "export", "a.obj", "b.ply"])
+
+
+def test_stopping_is_no_traceback(capsys, monkeypatch):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "main", stop)
+    assert front.main(["export", "a", "b"]) == 130
+    assert capsys.readouterr().err == "stopped\n"
+
+
+def test_training_needs_a_configuration(capsys):
+    assert front.main(["train"]) == 2
+    assert "--config=configs/vae.py" in capsys.readouterr().out
+
+
+def test_the_shell_completes_commands_options_and_files(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(front, "commands", lambda: ["export", "view"])
+    assert front.main(["completion", "bash"]) == 2  # not one of the two
+    from lgs_jax.cli import completion
+
+    assert completion.main(["bash"]) == 0
+    script = capsys.readouterr().out
+    (tmp_path / "room.ply").touch()
+
+    def complete(*words):
+        ask = f"COMP_WORDS=({' '.join(words)!s}); COMP_CWORD={len(words) - 1}; _lgs_jax"
+        ask = ask.replace("EMPTY", "''") + '; printf "%s\\n" "${COMPREPLY[@]}"'
+        command = ["bash", "-c", script + ask]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        return set(done.stdout.split())
+
+    assert complete("lgs-jax", "EMPTY") == {"export", "view"}
+    assert complete("lgs-jax", "view", "--ht") == {"--html"}
+    assert complete("lgs-jax", "export", "--ver") == {"--verify", "--version"}
+    assert complete("lgs-jax", "export", "ro") == {"room.ply"}
+    assert completion.main(["zsh"]) == 0
+    assert capsys.readouterr().out.startswith("autoload -U +X bashcompinit")
