@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     paths = [pathlib.Path(scene).expanduser() for scene in options.scenes]
     scenes = dict(zip(_names(paths), map(formats.load, paths), strict=True))
-    viewpoints = _viewpoints(options.transforms, paths[0].parent)
+    viewpoints = camera_file.find(options.transforms, paths[0].parent)
     up = splat_views.UPS[options.up] if options.up else None
     if options.html:
         target = pathlib.Path(options.html).expanduser()
@@ -82,19 +82,6 @@ def _names(paths: list[pathlib.Path]) -> list[str]:
             return names
     twice = next(name for name in names if names.count(name) > 1)
     raise ValueError(f"{twice} is given twice")
-
-
-def _viewpoints(transforms: str | None, folder: pathlib.Path) -> camera_file.Viewpoints | None:
-    """The cameras that are named, or that lie beside the scene."""
-    if transforms is not None:
-        path = pathlib.Path(transforms).expanduser()
-        path = path / camera_file.NAME if path.is_dir() else path
-        return camera_file.load(path)
-    beside = folder / camera_file.NAME
-    if not beside.is_file():
-        return None
-    print(f"cameras from {beside}")
-    return camera_file.load(beside)
 
 
 def _parser() -> argparse.ArgumentParser:

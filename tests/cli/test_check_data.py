@@ -134,9 +134,9 @@ def test_packed_data_are_checked_too(example, tmp_path):
 def test_what_cannot_be_read_is_status_2(tmp_path, capsys):
     assert check_data.main([str(tmp_path / "nothing")]) == 2
     assert "there is no" in capsys.readouterr().err
-    (tmp_path / "a.jpg").write_bytes(b"x")
+    (tmp_path / "notes.md").write_bytes(b"x")
     assert check_data.main([str(tmp_path)]) == 2
-    assert "1 images but no poses; estimate them with COLMAP" in capsys.readouterr().err
+    assert "is of no known format: 1 files, e.g. notes.md" in capsys.readouterr().err
 
 
 def test_scenes_without_texture_are_tested_with_splats(example, tmp_path, monkeypatch, capsys):

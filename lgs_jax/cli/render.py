@@ -1,0 +1,114 @@
+"""python -m lgs_jax render SCENE OUT: a video or a picture of a file of Gaussian splats.
+
+The suffix of OUT says what: .mp4, .gif or .webp, or .png for a single picture from the first camera
+(or --camera). Cameras are those of --transforms, or of a transforms.json beside the scene; where
+there is none, some around the scene are made up. Videos fly through the cameras, turn around what
+they look at (--path=turntable) or sway a little around the first one (--path=wobble).
+
+  python -m lgs_jax render samples/sample_0.ply room.mp4 --height=480
+  python -m lgs_jax render samples/sample_0.ply room.webp --path=turntable --beside=depth
+"""
+
+import argparse
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from lgs_jax.cli import reporting
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.inference import files, scene_video, video
+from lgs_jax.inference.export import formats
+from lgs_jax.inference.viewer import camera_file, framing
+from lgs_jax.training import compilation_cache
+
+SUFFIXES = (".mp4", ".gif", ".webp", ".png")
+
+
+def main(arguments: list[str]) -> int:
+    """Draws the scene; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        run(options)
+    except (ValueError, OSError) as error:
+        return reporting.fail(error)
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Reads, draws, writes."""
+    source, target = (pathlib.Path(p).expanduser() for p in (options.scene, options.output))
+    if target.suffix.lower() not in SUFFIXES:
+        raise ValueError(f"{target}: expected a name that ends in {', '.join(SUFFIXES)}")
+    if target.exists() and not options.overwrite:
+        raise FileExistsError(f"{target} exists; choose another name, or --overwrite")
+    still = target.suffix.lower() == ".png"
+    scene = formats.load(source)
+    viewpoints, image_size = _viewpoints(options, source, scene)
+    cameras = viewpoints.cameras
+    if not 0 <= options.camera < len(cameras):
+        raise ValueError(f"--camera={options.camera}: the cameras are 0 to {len(cameras) - 1}")
+    print(compilation_cache.enable())
+    first = cameras[options.camera : options.camera + 1]
+    path = first if still else scene_video.make_path(options.path, cameras, options.frames)
+    height = options.height or image_size[0]
+    path, size, factor = scene_video.enlarged(path, image_size, height)
+    frames = scene_video.draw(
+        scene,
+        path,
+        size,
+        background=options.background,
+        blur=1.0 if options.sharp else max(factor, 1.0),
+        beside=options.beside,
+        cameras=cameras,
+        images=viewpoints.images,
+    )
+    if still:
+        with files.replacing(target) as partial:
+            Image.fromarray(frames[0]).save(partial)
+    else:
+        video.save_video(target, frames, options.fps, min_side=1)
+    print(f"{target}: {len(frames)} x {frames.shape[2]} x {frames.shape[1]} pixels")
+
+
+def _viewpoints(
+    options: argparse.Namespace, source: pathlib.Path, scene: Gaussians
+) -> tuple[camera_file.Viewpoints, tuple[int, int]]:
+    """Cameras, photographs, and the one size H, W of the cameras' images."""
+    viewpoints = camera_file.find(options.transforms, source.parent)
+    if viewpoints is None:
+        cameras, size = framing.around(scene)
+        return camera_file.Viewpoints(cameras, np.array([size] * len(cameras)), ()), size
+    sizes = sorted({tuple(size) for size in viewpoints.sizes.tolist()})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{width}x{height}" for height, width in sizes)
+        raise ValueError(f"the cameras are for images of several sizes ({listed}); give one size")
+    return viewpoints, sizes[0]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax render",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("scene", metavar="SCENE", help=f"a file; {', '.join(formats.FORMATS)}")
+    add("output", metavar="OUT", help=f"the file to write; {', '.join(SUFFIXES)}")
+    add("--path", choices=scene_video.PATHS, default="fly", help="of a video; default: fly")
+    add("--transforms", help="cameras: a transforms.json, or its folder")
+    add("--camera", type=int, default=0, help="of a single picture; default: the first")
+    add("--frames", type=_positive, default=96, help="of a video; default: 96")
+    add("--fps", type=float, default=24.0, help="frames per second; default: 24")
+    add("--height", type=_positive, help="of the pictures; default: as the cameras say")
+    add("--background", type=float, default=0.0, help="grey behind the splats, 0 to 1")
+    add("--beside", nargs="+", choices=scene_video.BESIDE, default=(), help="shown at the sides")
+    add("--sharp", action="store_true", help="blur by a pixel of the larger picture")
+    add("--overwrite", action="store_true", help="replace OUT if it exists")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
