@@ -155,6 +155,10 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
         return _Views(cameras, {}, jnp.eye(4))
     capture = _capture(options)
     if not capture and model.paths is not None:
+        if options.split == "train":
+            raise ValueError(
+                "--split=train is for scenes of data; give --data-root, or leave it out"
+            )
         if not 0 <= options.scene < len(model.paths):
             raise ValueError(f"--scene={options.scene}: the paths are 0 to {len(model.paths) - 1}")
         return _Views(model.paths[options.scene], {}, jnp.eye(4))

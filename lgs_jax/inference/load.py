@@ -75,6 +75,16 @@ def autoencoder_of_run(source: str | os.PathLike, stats: LatentStats) -> FrozenA
       lgs_jax.settings.SettingsError: if it is another one.
     """
     saved = open_autoencoder(source)
+    check_autoencoder(saved, stats)
+    return saved.plain.with_stats(stats)
+
+
+def check_autoencoder(saved: SavedAutoencoder, stats: LatentStats) -> None:
+    """Refuses an autoencoder that is not the one whose latents had these statistics.
+
+    Raises:
+      lgs_jax.settings.SettingsError: if it is another one.
+    """
     kept = read_stats(saved.folder)
     differs = saved.step != stats.step or (
         kept is not None
@@ -83,10 +93,9 @@ def autoencoder_of_run(source: str | os.PathLike, stats: LatentStats) -> FrozenA
     )
     if differs:
         raise settings.SettingsError(
-            f"the autoencoder {source} (step {saved.step}) is not the one that the diffusion model "
-            f"was trained on (step {stats.step}, latent means {stats.mean}); give that one"
+            f"the autoencoder {saved.folder} (step {saved.step}) is not the one that the "
+            f"diffusion model was trained on (step {stats.step}, latent means {stats.mean}); give that one"
         )
-    return saved.plain.with_stats(stats)
 
 
 def read_stats(folder: pathlib.Path) -> LatentStats | None:

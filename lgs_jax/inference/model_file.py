@@ -27,8 +27,10 @@ from lgs_jax.data import assemble, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import files
+from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats
+from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.training import checkpoint
 
 SUFFIX = ".safetensors"
@@ -48,14 +50,14 @@ class Parts:
 
     Attributes:
       frozen: the autoencoder, with the statistics of its latents.
-      config: of the denoiser's run.
+      task: the denoiser and its process.
       params: the denoiser's.
       data: what it was trained on; its root is no folder here.
       paths: cameras [K, V] for images of the model's size, in the world of their scenes.
     """
 
     frozen: frozen_autoencoder.FrozenAutoencoder
-    config: Mapping[str, Any]
+    task: DiffusionTask
     params: Any
     data: DataSettings
     paths: Cameras
@@ -82,7 +84,8 @@ def save(
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if a checkpoint is missing or damaged.
-      lgs_jax.settings.SettingsError: if it is the run of another task.
+      lgs_jax.settings.SettingsError: if it is the run of another task, or the autoencoder is not
+        the one that it was trained on.
       ValueError: if the parameters do not fit into `dtype`, or an argument cannot be honoured.
     """
     path = pathlib.Path(path)
@@ -97,8 +100,10 @@ def save(
             f"{run} is a run of the task {config.get('task')!r}; expected one of "
             "configs/diffusion.py"
         )
-    own, own_params = checkpoint.restore_params(autoencoder or config["autoencoder"])
-    arrays = _flat("autoencoder", own_params, dtype) | _flat("denoiser", params, dtype)
+    saved = load_lib.open_autoencoder(autoencoder or config["autoencoder"])
+    stats = LatentStats.from_json(config["latent_stats"], f"the latent statistics of {run}")
+    load_lib.check_autoencoder(saved, stats)
+    arrays = _flat("autoencoder", saved.plain.params, dtype) | _flat("denoiser", params, dtype)
     paths = _paths(config, data_root, num_paths)
     arrays |= {
         "paths/world_from_cam": np.asarray(paths.world_from_cam),
@@ -106,7 +111,7 @@ def save(
     }
     about = {
         "format": FORMAT,
-        "autoencoder": _kept(own),
+        "autoencoder": _kept(saved.config),
         "denoiser": _kept(config),
     }
     with files.replacing(path) as partial:
@@ -138,7 +143,7 @@ def load(path: str | os.PathLike) -> Parts:
         )
     try:
         return _parts(about, arrays)
-    except (KeyError, TypeError, settings.SettingsError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # SettingsError among them
         raise checkpoint.CheckpointError(f"{path} does not fit together: {error}") from error
 
 
@@ -148,7 +153,8 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
     frozen = frozen_autoencoder.from_run(about["autoencoder"], _tree("autoencoder", arrays))
     frozen = frozen.with_stats(stats)
     params = _tree("denoiser", arrays)
-    wanted = jax.eval_shape(tasks.make_task("diffusion", config, frozen).init, jax.random.key(0))
+    task = tasks.make_task("diffusion", config, frozen)
+    wanted = jax.eval_shape(task.init, jax.random.key(0))
     if (found := _shapes(params)) != (expected := _shapes(wanted)):
         different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
         raise settings.SettingsError(
@@ -162,7 +168,7 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
         raise settings.SettingsError(
             f"its camera paths have the shape {paths.batch_shape}, not [K, {frozen.num_views}]"
         )
-    return Parts(frozen, config, params, data, paths)
+    return Parts(frozen, task, params, data, paths)
 
 
 def _flat(name: str, params: Any, dtype: str) -> dict[str, np.ndarray]:

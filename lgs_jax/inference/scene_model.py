@@ -9,6 +9,7 @@ S samples, N Gaussians.
 
 import dataclasses
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -23,7 +24,7 @@ from lgs_jax.data import crops, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
-from lgs_jax.inference import model_file, pretrained
+from lgs_jax.inference import model_file
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.models.latent_stats import LatentStats
@@ -37,19 +38,24 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
     """Opens a model file, or the workdir (or one checkpoint) of a run of this package.
 
     Args:
-      path: of a run of configs/vae.py or configs/diffusion.py, of a file that `pack-model` has
-        written, or the name of a model that comes with the package (`pretrained.names`).
+      path: of a run of configs/vae.py or configs/diffusion.py, or of a file that `pack-model` has
+        written.
       autoencoder: where the autoencoder of a diffusion run lies now; None: where the run found it.
+        A file holds its own.
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
       lgs_jax.settings.SettingsError: if it is the run of another task, or its parts do not fit.
     """
-    path = pretrained.find(path)
-    if path.suffix == model_file.SUFFIX:
+    if pathlib.Path(path).suffix == model_file.SUFFIX:
+        if autoencoder is not None:
+            raise settings.SettingsError(
+                f"{path} holds its own autoencoder; leave out autoencoder={str(autoencoder)!r}"
+            )
         parts = model_file.load(path)
-        task = tasks.make_task("diffusion", parts.config, parts.frozen)
-        return SceneModel(parts.frozen, task, parts.params, data=parts.data, paths=parts.paths)
+        return SceneModel(
+            parts.frozen, parts.task, parts.params, data=parts.data, paths=parts.paths
+        )
     config, params = checkpoint.restore_params(path)
     name = config.get("task")
     if name == "vae":

@@ -11,7 +11,7 @@ import tiny_autoencoder as tiny
 import lgs_jax
 from lgs_jax import __main__ as commands
 from lgs_jax import settings, tasks
-from lgs_jax.inference import model_file, pretrained, scene_model
+from lgs_jax.inference import model_file, scene_model
 from lgs_jax.training import checkpoint, optimizer, state
 
 MODEL = {
@@ -83,6 +83,10 @@ def test_sampling_from_a_file_needs_no_data(file, tmp_path, capsys):
     assert (tmp_path / "out" / "sample_0.ply").exists()
     assert commands.main(["sample", *arguments, "--overwrite", "--scene=7"]) == 1
     assert "--scene=7: the paths are 0 to 0" in capsys.readouterr().err
+    assert commands.main(["sample", *arguments, "--overwrite", "--split=train"]) == 1
+    assert "--split=train is for scenes of data" in capsys.readouterr().err
+    assert commands.main(["sample", *arguments, "--overwrite", "--autoencoder=x"]) == 1
+    assert "holds its own autoencoder" in capsys.readouterr().err
 
 
 def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
@@ -92,6 +96,14 @@ def test_what_cannot_be_packed_is_refused(run, tmp_path, capsys):
     output = f"--output={tmp_path / 'a.safetensors'}"
     assert commands.main(["pack-model", f"--model={vae}", output]) == 1
     assert "is a run of the task 'vae'" in capsys.readouterr().err
+    tiny.save(tmp_path / "other", 4)
+    assert (
+        commands.main(
+            ["pack-model", f"--model={run}", output, f"--autoencoder={tmp_path / 'other'}"]
+        )
+        == 1
+    )
+    assert "is not the one that the diffusion model was trained on" in capsys.readouterr().err
     with pytest.raises(ValueError, match=r"big/x has values that dtype='float16' cannot hold"):
         model_file._flat("big", {"x": np.float32([1e6])}, "float16")
 
@@ -111,16 +123,14 @@ def test_damaged_files_are_named(file, tmp_path):
     safetensors.numpy.save_file({k: v for k, v in arrays.items() if k != first}, other, about)
     with pytest.raises(checkpoint.CheckpointError, match="1 parameters of the denoiser are not"):
         scene_model.load(other)
+    safetensors.numpy.save_file(
+        arrays, other, {"lgs_jax": '{"format": 1, "denoiser": {"latent_stats": 3}}'}
+    )
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit together"):
+        scene_model.load(other)
     safetensors.numpy.save_file(arrays, other, {"lgs_jax": '{"format": 9}'})
     with pytest.raises(checkpoint.CheckpointError, match="of another version than 1"):
         scene_model.load(other)
-
-
-def test_names_are_files_of_the_package():
-    for name in pretrained.names():
-        assert pretrained.find(name).is_file()
-        assert pretrained.card(name).is_file()
-    assert str(pretrained.find("runs/none")) == "runs/none"
 
 
 def test_settings_of_a_file_are_checked(file):
