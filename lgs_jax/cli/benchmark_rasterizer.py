@@ -174,6 +174,10 @@ def main(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     if options.compare:
+        idle = ("scenes", "resolutions", "tile_size", "depth", "scaling")
+        if changed := [name for name in idle if getattr(options, name) != parser.get_default(name)]:
+            flags = ", ".join(changed).replace("_", "-")
+            parser.error(f"{flags} have no effect with --compare; give --cases instead")
         try:
             benchmark_rivals.compare(options)
         except benchmark_rivals.RivalError as error:

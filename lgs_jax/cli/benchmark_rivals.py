@@ -276,8 +276,10 @@ class Ours:
 
 
 class Gsplat:
-    """gsplat's `rasterization` on the first CUDA device (nerfstudio-project/gsplat, 1.5.3 or later:
-    it takes batches of scenes and views in one call)."""
+    """gsplat's `rasterization` on the first CUDA device.
+
+    Of 1.5.3 or later, which takes batches of scenes and views in one call.
+    """
 
     def __init__(self):
         try:

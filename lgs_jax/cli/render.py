@@ -3,7 +3,7 @@
 The suffix of OUT says what: .mp4, .gif or .webp, or .png for a single picture from the first camera
 (or --camera). Cameras are those of --transforms, or of a transforms.json beside the scene; where
 there is none, some around the scene are made up. Videos fly through the cameras, turn around what
-they look at (--path=turntable) or sway a little around the first one (--path=wobble).
+they look at (--path=turntable) or sway a little around one of them (--path=wobble).
 
   python -m lgs_jax render samples/sample_0.ply room.mp4 --height=480
   python -m lgs_jax render samples/sample_0.ply room.webp --path=turntable --beside=depth
@@ -22,6 +22,7 @@ from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, framing
 from lgs_jax.training import compilation_cache
 
+FRAMES, FPS = 96, 24.0
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 
 
@@ -40,17 +41,20 @@ def run(options: argparse.Namespace) -> None:
     source, target = (pathlib.Path(p).expanduser() for p in (options.scene, options.output))
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{target}: expected a name that ends in {', '.join(SUFFIXES)}")
+    _check(options, still := target.suffix.lower() == ".png")
     if target.exists() and not options.overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or --overwrite")
-    still = target.suffix.lower() == ".png"
     scene = formats.load(source)
     viewpoints, image_size = _viewpoints(options, source, scene)
     cameras = viewpoints.cameras
-    if not 0 <= options.camera < len(cameras):
-        raise ValueError(f"--camera={options.camera}: the cameras are 0 to {len(cameras) - 1}")
+    number = options.camera or 0
+    if not 0 <= number < len(cameras):
+        raise ValueError(f"--camera={number}: the cameras are 0 to {len(cameras) - 1}")
     print(compilation_cache.enable())
-    first = cameras[options.camera : options.camera + 1]
-    path = first if still else scene_video.make_path(options.path, cameras, options.frames)
+    path = cameras[number : number + 1]
+    if not still:
+        name = options.path or scene_video.PATHS[0]
+        path = scene_video.make_path(name, cameras, options.frames or FRAMES, number)
     height = options.height or image_size[0]
     path, size, factor = scene_video.enlarged(path, image_size, height)
     frames = scene_video.draw(
@@ -67,8 +71,23 @@ def run(options: argparse.Namespace) -> None:
         with files.replacing(target) as partial:
             Image.fromarray(frames[0]).save(partial)
     else:
-        video.save_video(target, frames, options.fps, min_side=1)
+        video.save_video(target, frames, options.fps or FPS, min_side=1)
     print(f"{target}: {len(frames)} x {frames.shape[2]} x {frames.shape[1]} pixels")
+
+
+def _check(options: argparse.Namespace, still: bool) -> None:
+    """Refuses options that would have no effect, or none that one could mean."""
+    idle = ("path", "frames", "fps") if still else ()
+    if not still and options.path != "wobble":
+        idle = ("camera",)
+    for name in idle:
+        if getattr(options, name) is not None:
+            kind = "videos" if still else "a single picture, or for --path=wobble"
+            raise ValueError(f"--{name} is for {kind}; leave it out")
+    if not 0 <= options.background <= 1 or (options.fps is not None and options.fps <= 0):
+        raise ValueError(
+            f"--background={options.background} must lie between 0 and 1, and --fps above 0"
+        )
 
 
 def _viewpoints(
@@ -95,11 +114,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("scene", metavar="SCENE", help=f"a file; {', '.join(formats.FORMATS)}")
     add("output", metavar="OUT", help=f"the file to write; {', '.join(SUFFIXES)}")
-    add("--path", choices=scene_video.PATHS, default="fly", help="of a video; default: fly")
+    add("--path", choices=scene_video.PATHS, help="of a video; default: fly")
     add("--transforms", help="cameras: a transforms.json, or its folder")
-    add("--camera", type=int, default=0, help="of a single picture; default: the first")
-    add("--frames", type=_positive, default=96, help="of a video; default: 96")
-    add("--fps", type=float, default=24.0, help="frames per second; default: 24")
+    add("--camera", type=int, help="of a picture, or to sway around; default: 0")
+    add("--frames", type=_positive, help=f"of a video; default: {FRAMES}")
+    add("--fps", type=float, help=f"frames per second; default: {FPS:g}")
     add("--height", type=_positive, help="of the pictures; default: as the cameras say")
     add("--background", type=float, default=0.0, help="grey behind the splats, 0 to 1")
     add("--beside", nargs="+", choices=scene_video.BESIDE, default=(), help="shown at the sides")

@@ -94,7 +94,8 @@ def check_autoencoder(saved: SavedAutoencoder, stats: LatentStats) -> None:
     if differs:
         raise settings.SettingsError(
             f"the autoencoder {saved.folder} (step {saved.step}) is not the one that the "
-            f"diffusion model was trained on (step {stats.step}, latent means {stats.mean}); give that one"
+            f"diffusion model was trained on (step {stats.step}, latent means {stats.mean}); "
+            "give that one"
         )
 
 

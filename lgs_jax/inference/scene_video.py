@@ -22,16 +22,16 @@ BESIDE = ("input", "depth")
 _WOBBLE = 0.03
 
 
-def make_path(name: str, cameras: Cameras, num_frames: int) -> Cameras:
-    """A closed path [K]: through the cameras [V], around what they look at, or around the first."""
+def make_path(name: str, cameras: Cameras, num_frames: int, number: int = 0) -> Cameras:
+    """A closed path [K]: through the cameras [V], around what they look at, or around one."""
     if name == "fly":
         return trajectories.interpolate(cameras, num_frames, loop=True)
     if name == "turntable":
         return trajectories.orbit(cameras, num_frames)
     if name == "wobble":
         focus = trajectories.focus_point(cameras)
-        distance = float(np.linalg.norm(np.asarray(cameras.centers[0] - focus)))
-        return trajectories.wobble(cameras[0], num_frames, _WOBBLE * distance, distance)
+        distance = float(np.linalg.norm(np.asarray(cameras.centers[number] - focus)))
+        return trajectories.wobble(cameras[number], num_frames, _WOBBLE * distance, distance)
     raise ValueError(f"{name=} must be one of {', '.join(PATHS)}")
 
 

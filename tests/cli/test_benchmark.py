@@ -49,6 +49,9 @@ def test_a_rival_that_cannot_run_is_said(capsys, monkeypatch):
         benchmark_rivals.Ours("cuda")
     assert __main__.main(["benchmark", "rasterizer", "--compare", "cuda", "--cases", "tiny"]) == 1
     assert "error: cuda: there is no implementation" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        __main__.main(["benchmark", "rasterizer", "--compare", "xla", "--depth"])
+    assert "depth have no effect with --compare" in capsys.readouterr().err
 
 
 def test_scenes_face_the_camera():

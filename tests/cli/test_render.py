@@ -102,6 +102,10 @@ def test_what_cannot_be_drawn_is_said(folder, capsys):
         ("a.png", ["--camera=3"], "--camera=3: the cameras are 0 to 2"),
         ("a.gif", ["--beside", "input", "--frames=2"], "no photograph to show"),
         ("a.gif", ["--transforms=/nowhere.json"], "/nowhere.json"),
+        ("a.png", ["--frames=3"], "--frames is for videos; leave it out"),
+        ("a.gif", ["--camera=1"], "--camera is for a single picture, or for --path=wobble"),
+        ("a.gif", ["--fps=0"], "--fps above 0"),
+        ("a.png", ["--background=2"], "--background=2.0 must lie between 0 and 1"),
     ):
         assert run(folder, output, *arguments) == 1
         assert message in capsys.readouterr().err
