@@ -93,7 +93,8 @@ def test_an_enlarged_scene_looks_like_its_small_picture(scene, cameras):
     small = scene_video.draw(scene, cameras[:1], (HEIGHT, WIDTH), **silent)
     blurred = scene_video.draw(scene, large[:1], size, blur=factor, **silent)
     means = blurred[0].reshape(HEIGHT, 4, WIDTH, 4, 3).mean(axis=(1, 3))
-    assert np.abs(means - small[0]).mean() < 6  # a box beside the middle of a pixel
+    # A box of pixels in place of their middle: 1.4; with the blur of the large picture: 8.4.
+    assert np.abs(means - small[0]).mean() < 3
 
 
 def test_what_cannot_be_drawn_is_said(folder, capsys):
