@@ -1,1 +1,4 @@
-"""How good images are, and means over many of them. Modules may import their siblings."""
+"""How good images are, how sets of them compare, and means over many.
+
+Modules may import their siblings.
+"""

@@ -1,6 +1,6 @@
-"""Quality of an image against the true one: PSNR and SSIM.
+"""Quality of an image against the true one: PSNR, SSIM, and SSIM as some papers computed it.
 
-Both look at what a viewer would see: float images are clipped to [0, 1] first. The order of the two
+All look at what a viewer would see: float images are clipped to [0, 1] first. The order of the two
 images does not matter.
 
 Letters: H, W image, C channels.
@@ -53,6 +53,30 @@ def ssim(a: Array, b: Array) -> Array:
       TypeError: if an image has integers.
       ValueError: if the shapes differ or a side is shorter than the window.
     """
+    return _ssim(a, b, black=0.0)
+
+
+def ssim_signed(a: Array, b: Array) -> Array:
+    """SSIM of the images [..., H, W, C] in [0, 1] after scaling them to [-1, 1] -> [...].
+
+    Equals scikit-image's function of 2 a - 1 and 2 b - 1 with the options named in `ssim`, but
+    data_range=2. The means of windows then count from middle grey, not from black, so a window
+    around grey loses far more by a little shift. Not comparable with `ssim`: it is for tables whose
+    authors did so, as the paper's probably did; that the range is 2 is our reading.
+
+    Raises:
+      TypeError: if an image has integers.
+      ValueError: if the shapes differ or a side is shorter than the window.
+    """
+    return _ssim(a, b, black=0.5)
+
+
+def _ssim(a: Array, b: Array, *, black: float) -> Array:
+    """SSIM of images [..., H, W, C] in [0, 1] whose means count from the value `black`.
+
+    Scaling images and data range by one factor changes nothing, so only the shift of [-1, 1] is
+    left, and that only in the means.
+    """
     a, b = _clipped_pair(a, b)
     if min(a.shape[-3:-1]) < WINDOW:
         raise ValueError(
@@ -63,7 +87,8 @@ def ssim(a: Array, b: Array) -> Array:
     difference = a - b
     mean_total, var_total = _window_moments(total)
     mean_difference, var_difference = _window_moments(difference)
-    square_total, square_difference = jnp.square(mean_total + 1.0), jnp.square(mean_difference)
+    square_total = jnp.square(mean_total + (1.0 - 2.0 * black))
+    square_difference = jnp.square(mean_difference)
     luminance = (square_total - square_difference + 2 * _C1) / (
         square_total + square_difference + 2 * _C1
     )

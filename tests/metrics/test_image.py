@@ -22,7 +22,7 @@ def distorted(height: int, width: int, strength: float, channels: int = 3) -> np
     return np.clip(picture(height, width, channels) + strength * noise, 0, 1).astype(np.float32)
 
 
-def ssim_by_scipy(a: np.ndarray, b: np.ndarray) -> float:
+def ssim_by_scipy(a: np.ndarray, b: np.ndarray, data_range: float = 1.0) -> float:
     """SSIM of one image [H, W, C] from the textbook formula, in float64."""
     means = []
     for x, y in zip(np.moveaxis(a.astype(np.float64), -1, 0), np.moveaxis(b.astype(float), -1, 0)):
@@ -32,7 +32,7 @@ def ssim_by_scipy(a: np.ndarray, b: np.ndarray) -> float:
 
         ux, uy = blur(x), blur(y)
         vx, vy, vxy = blur(x * x) - ux * ux, blur(y * y) - uy * uy, blur(x * y) - ux * uy
-        c1, c2 = 0.01**2, 0.03**2
+        c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
         ratio = (2 * ux * uy + c1) * (2 * vxy + c2) / ((ux**2 + uy**2 + c1) * (vx + vy + c2))
         means.append(ratio[5:-5, 5:-5].mean())
     return float(np.mean(means))
@@ -45,6 +45,25 @@ def test_ssim_equals_the_textbook_formula(size, strength):
     # A dozen roundings of float32 near 1; how many, depends on how the compiler joins operations.
     tolerance = 12 * np.finfo(np.float32).eps
     np.testing.assert_allclose(image.ssim(a, b), ssim_by_scipy(a, b), atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("strength", [0.003, 0.1, 0.8])
+def test_ssim_signed_is_that_of_the_images_scaled_to_minus_one_and_one(strength):
+    a, b = picture(24, 37), distorted(24, 37, strength)
+    expected = ssim_by_scipy(2 * a.astype(np.float64) - 1, 2 * b.astype(np.float64) - 1, 2.0)
+    # windows around middle grey divide by little more than C1, so roundings weigh more
+    np.testing.assert_allclose(image.ssim_signed(a, b), expected, atol=2e-6, rtol=0)
+    assert abs(float(image.ssim_signed(a, b) - image.ssim(a, b))) > 1e-5 * strength
+
+
+def test_ssim_signed_has_middle_grey_for_its_black():
+    grey, lighter = np.full((16, 16, 3), 0.48, np.float32), np.full((16, 16, 3), 0.52, np.float32)
+    signed = jax.jit(image.ssim_signed)
+    # means -0.04 and 0.04: (-2 * 0.0016 + C1) / (2 * 0.0016 + C1), C1 = 0.0004
+    np.testing.assert_allclose(signed(grey, lighter), -0.0028 / 0.0036, rtol=1e-4)
+    assert jax.jit(image.ssim)(grey, lighter) > 0.99
+    assert float(signed(grey, grey)) == 1.0
+    np.testing.assert_allclose(signed(picture(16, 16), picture(16, 16)), 1.0, rtol=1e-6)
 
 
 def test_ssim_equals_scikit_image():
@@ -72,7 +91,7 @@ def test_both_are_symmetric_and_keep_leading_dimensions():
     a = np.stack([picture(20, 24)] * 6).reshape(2, 3, 20, 24, 3)
     b = np.stack([distorted(20, 24, s) for s in (0.01, 0.02, 0.1, 0.2, 0.3, 0.9)])
     b = b.reshape(a.shape)
-    for metric in (image.psnr, image.ssim):
+    for metric in (image.psnr, image.ssim, image.ssim_signed):
         values = jax.jit(metric)(a, b)
         assert values.shape == (2, 3)
         np.testing.assert_allclose(values, metric(b, a), rtol=1e-6)
@@ -107,7 +126,7 @@ def test_values_outside_the_displayable_range_are_clipped():
     wild[0, 0] = 5.0
     b[0, 0] = 1.0
     assert np.abs(wild - b).max() > 1
-    for metric in (image.psnr, image.ssim):
+    for metric in (image.psnr, image.ssim, image.ssim_signed):
         assert float(metric(a, wild)) == float(metric(a, b))
 
 
