@@ -1,8 +1,10 @@
 """Writing files so that a reader never meets half of one."""
 
 import contextlib
+import json
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -19,3 +21,9 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_json(path: str | pathlib.Path, value: Any) -> None:
+    """Writes JSON, indented, with `replacing`."""
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(value, indent=1) + "\n")

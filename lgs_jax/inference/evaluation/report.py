@@ -1,0 +1,100 @@
+"""Tables and pictures of an evaluation."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lgs_jax.inference import files, visuals
+from lgs_jax.inference.evaluation.protocols import GROUPS
+from lgs_jax.tasks import panels
+
+_DIGITS = {"psnr": 2, "consistency_psnr": 2}
+_SAMPLES = {"first": "one sample", "best": "best of K"}
+
+
+def write(folder: pathlib.Path, results: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Writes results.md."""
+    path = folder / "results.md"
+    with files.replacing(path) as partial:
+        partial.write_text(markdown(results))
+    return [path]
+
+
+def markdown(results: Mapping[str, Any]) -> str:
+    """The figures as tables of Markdown."""
+    request = results["request"]
+    lines = [
+        f"# {results['protocol']}: {results['summary']}",
+        "",
+        f"{request['model']}, {results['num_scenes']} scenes, {request['num_samples']} samples of "
+        f"each, seed {request['seed']}; data {results['data_sha256'][:16]}"
+        + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
+        "",
+    ]
+    if request["sampler"]:
+        sampler = request["sampler"]
+        told = ", class told" if request["tell_class"] else ""
+        lines += [
+            f"Sampler: {sampler['name']}, {sampler['steps']} steps, guidance "
+            f"{sampler['guidance']}{told}.",
+            "",
+        ]
+    scores = results["scores"]
+    if scores:
+        measures = list(scores)
+        lines += ["| views | samples | " + " | ".join(measures) + " |"]
+        lines += ["| --- | --- |" + " --- |" * len(measures)]
+        for group in next(iter(scores.values())):
+            for kind in scores[measures[0]][group]:
+                cells = [_figure(name, scores[name][group][kind]) for name in measures]
+                lines += [f"| {GROUPS[group]} | {_SAMPLES[kind]} | " + " | ".join(cells) + " |"]
+        lines += [""]
+    lines += ["| measure | value |", "| --- | --- |"]
+    lines += [f"| {name} | {_figure(name, value)} |" for name, value in results["scene"].items()]
+    lines += [f"| {name} | {value:.4g} |" for name, value in results["distances"].items()]
+    lines += ["", "In brackets: 95 % intervals of the mean, by bootstrap over scenes.", ""]
+    return "\n".join(lines)
+
+
+def choose(
+    found: Sequence[Mapping[str, Any]], groups: Mapping[str, np.ndarray], count: int
+) -> dict[int, str]:
+    """Titles by position of the scenes to show: best, middle and worst by the PSNR of all views.
+
+    Where nothing is compared with the truth, the first scenes.
+    """
+    if not found[0]["samples"]:
+        return {i: found[i]["key"] for i in range(min(3 * count, len(found)))}
+    psnr = np.array([np.mean(np.take(r["samples"][0]["psnr"], groups["all"])) for r in found])
+    order = np.argsort(-psnr, kind="stable")
+    middle = (len(order) - count) // 2
+    places = {"best": order[:count], "middle": order[middle : middle + count]}
+    places["worst"] = order[max(0, len(order) - count) :]
+    shown: dict[int, str] = {}
+    for kind, positions in places.items():
+        for position in positions.tolist():
+            shown.setdefault(position, f"{kind}, {psnr[position]:.1f} dB, {found[position]['key']}")
+    return shown
+
+
+def write_gallery(
+    folder: pathlib.Path, rows: Sequence[tuple[str, np.ndarray, np.ndarray]]
+) -> pathlib.Path:
+    """Writes gallery.png: true images uint8 [N, H, W, 3] of each scene above the rendered ones."""
+    table, titles = [], []
+    for title, true, rendered in rows:
+        table += [list(true), list(panels.to_uint8(rendered))]
+        titles += [title, "rendered"]
+    picture = panels.grid(table, row_titles=titles)
+    return visuals.write_visuals(folder, {"gallery": picture})[0]
+
+
+def _figure(name: str, value: Mapping[str, float]) -> str:
+    """mean [low, high]."""
+    digits = _DIGITS.get(name, 4)
+    if np.isnan(value["mean"]):
+        return "none"
+    low, high = (f"{value[end]:.{digits}f}" for end in ("low", "high"))
+    return f"{value['mean']:.{digits}f} [{low}, {high}]"

@@ -1,0 +1,298 @@
+"""Evaluates a model by a protocol, batch by batch, and goes on where it was stopped.
+
+Letters: B scenes of a batch, V views of the latents, T held-out views, K samples.
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+
+import lgs_jax
+from lgs_jax.data import assemble, pipeline, progress
+from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.example import Source
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import encode_latents
+from lgs_jax.inference.evaluation import protocols, records, report, scoring, summary
+from lgs_jax.inference.scene_model import SceneModel
+from lgs_jax.metrics import frechet, kernel_distance
+from lgs_jax.metrics.feature_statistics import FeatureStatistics
+from lgs_jax.tasks.diffusion_settings import SamplerSettings
+from lgs_jax.vision.features import FeatureNetwork
+from lgs_jax.vision.lpips import Lpips
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is evaluated beside the model and its data.
+
+    Attributes:
+      protocol: a name in `protocols.PROTOCOLS`.
+      num_scenes: the first so many of the evaluation's order; None: all.
+      num_samples: K, for protocols that draw samples.
+      steps, guidance: of the sampler; None: as the model says.
+      tell_class: whether the denoiser is told the class of the scene.
+      seed: of the samples.
+      batch_size: B.
+      gallery: scenes of each kind that are shown: best, middle and worst.
+      allow_left_out: go on although the data have scenes or frames that cannot be read.
+    """
+
+    protocol: str
+    num_scenes: int | None = None
+    num_samples: int = 1
+    steps: int | None = None
+    guidance: float | None = None
+    tell_class: bool = False
+    seed: int = 0
+    batch_size: int = 8
+    gallery: int = 2
+    allow_left_out: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_samples", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.num_scenes is not None and self.num_scenes < 1:
+            raise ValueError(f"num_scenes={self.num_scenes} must be at least 1")
+        if self.gallery < 0:
+            raise ValueError(f"gallery={self.gallery} must not be negative")
+
+
+def evaluate(
+    folder: str | pathlib.Path,
+    model: SceneModel,
+    name: str,
+    options: Options,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    lpips: Lpips | None = None,
+    network: FeatureNetwork | None = None,
+    say: Say = print,
+) -> dict[str, Any]:
+    """Scores the held-out scenes; writes results.json, results.md and a gallery into `folder`.
+
+    Args:
+      folder: of this evaluation; one that was stopped goes on.
+      model: what is evaluated.
+      name: of the model, for the reader.
+      options: how.
+      changes: keys of the model's `DataSettings` to change, such as `root`.
+      lpips: measured where given.
+      network: whose features give the distances between true and rendered images.
+      say: told what happens.
+
+    Raises:
+      ValueError: if model, data and protocol do not fit each other, the data have bad scenes, or
+        the folder holds something else.
+      lgs_jax.data.report.DataError: if a scene cannot be read.
+    """
+    folder = pathlib.Path(folder)
+    protocol = protocols.PROTOCOLS.get(options.protocol)
+    data = protocols.data_settings(options.protocol, model, dict(changes or {}))
+    sampler = _sampler(model, protocol, options)
+    source = pipeline.make_source(data, "eval")
+    say(source.report.summary())
+    if source.report.findings and not options.allow_left_out:
+        raise ValueError(
+            f"the data have {len(source.report.bad_scenes)} scenes and "
+            f"{len(source.report.bad_frames)} frames that cannot be used, so the figures would be "
+            "those of other data; mend them, or allow it"
+        )
+    count = min(options.num_scenes or len(source), len(source))
+    request = {
+        "model": name,
+        "parameters": encode_latents.parameter_hash((model.frozen.params, model.params)),
+        **dataclasses.asdict(options),
+        "num_scenes": count,
+        "sampler": dataclasses.asdict(sampler) if sampler else None,
+        "data": dataclasses.asdict(data),
+        "lpips": lpips and {"trunk": lpips.net.trunk, "resize_to": lpips.resize_to},
+        "network": network and {"name": network.name, "checksum": network.checksum},
+    }
+    del request["gallery"]  # the scores do not depend on it
+    kept = records.Records(folder, request)
+    scorer = scoring.Scorer(
+        model,
+        protocol,
+        seed=options.seed,
+        num_samples=options.num_samples,
+        sampler=sampler,
+        tell_class=options.tell_class,
+        lpips=lpips,
+        network=network,
+    )
+    num_parts = _score(kept, scorer, source, data, options.batch_size, count, say)
+    found = kept.read(num_parts)
+    groups = summary.view_groups(protocol.known_mask(model), data.target_views)
+    results = {
+        "protocol": options.protocol,
+        "summary": protocol.summary,
+        "request": request,
+        "left_out": len(source.report.findings),
+        "versions": _versions(),
+        "data_sha256": _combined(found),
+        "num_scenes": len(found),
+        "scores": summary.scores(found, groups),
+        "scene": summary.scene_means(found),
+        "distances": _distances(kept, num_parts, found, network),
+        "scenes": found,
+    }
+    records.write_json(folder / "results.json", results)
+    paths = report.write(folder, results)
+    shown = report.choose(found, groups, options.gallery)
+    if shown:
+        paths.append(_gallery(folder, scorer, source, data, options.batch_size, shown, found))
+    for path in [folder / "results.json", *paths]:
+        say(str(path))
+    return results
+
+
+def _sampler(
+    model: SceneModel, protocol: protocols.Protocol, options: Options
+) -> SamplerSettings | None:
+    """How samples are drawn; None where none are. Refuses options without effect."""
+    if protocol.samples:
+        asked = {"steps": options.steps, "guidance": options.guidance}
+        if options.tell_class and not model.task.model.num_classes:
+            raise ValueError("tell_class is for a model with classes; this one has none")
+        return dataclasses.replace(
+            model.task.sampler, **{key: value for key, value in asked.items() if value is not None}
+        )
+    idle = {"num_samples": 1, "steps": None, "guidance": None, "tell_class": False}
+    for key, value in idle.items():
+        if getattr(options, key) != value:
+            raise ValueError(
+                f"{key}={getattr(options, key)} has no effect on the protocol "
+                f"{options.protocol}, which draws no samples; leave it out"
+            )
+    return None
+
+
+def _score(
+    kept: records.Records,
+    scorer: scoring.Scorer,
+    source: Source,
+    data: DataSettings,
+    batch_size: int,
+    count: int,
+    say: Say,
+) -> int:
+    """Scores the batches that are not done yet; returns how many there are."""
+    num_parts = -(-count // batch_size)
+    done = [number for number in range(num_parts) if kept.done(number)]
+    if done:
+        say(f"going on: {len(done)} of {num_parts} batches are done")
+    ahead = progress.Progress(num_parts, "batches", say, done=len(done), every_s=10.0)
+    batches = pipeline.eval_batches(source, data, batch_size=batch_size, num_scenes=count)
+    for number, batch in enumerate(batches):
+        if number in done:
+            continue
+        scored = scorer(batch)
+        real = np.flatnonzero(batch["weight"] > 0)
+        features = scored.features and tuple(values[real] for values in scored.features)
+        kept.keep(number, [_record(source, batch, scored, i) for i in real.tolist()], features)
+        ahead.add()
+    return num_parts
+
+
+def _record(source: Source, batch: Mapping[str, Any], scored: scoring.Scored, i: int) -> dict:
+    """What is kept of scene i of a batch."""
+    index = int(batch["scene_index"][i])
+    key = source[index].key
+    return {
+        "index": index,
+        "key": key,
+        "sha256": records.scene_hash(batch, i, key),
+        "samples": [
+            {name: values[i].tolist() for name, values in sample.items()}
+            for sample in scored.samples
+        ],
+        "scene": {name: float(values[i]) for name, values in scored.scenes.items()},
+    }
+
+
+def _combined(found: Sequence[Mapping[str, Any]]) -> str:
+    """SHA-256 of all that was seen: two evaluations of equal hash saw the same pictures."""
+    return hashlib.sha256("\n".join(record["sha256"] for record in found).encode()).hexdigest()
+
+
+def _distances(
+    kept: records.Records, num_parts: int, found: Sequence[Any], network: FeatureNetwork | None
+) -> dict[str, Any]:
+    """Distances between the features of all true and all rendered images."""
+    if network is None:
+        return {}
+    sides = []
+    for side in (0, 1):
+        each = (
+            FeatureStatistics.of(kept.features(number)[side], keep=True)
+            for number in range(num_parts)
+        )
+        merged = next(each)
+        for statistics in each:
+            merged = merged.merge(statistics)
+        sides.append(merged)
+    true, rendered = sides
+    size = min(kernel_distance.SUBSET_SIZE, true.count)
+    mean, deviation = kernel_distance.subset_distance(
+        true.features, rendered.features, subset_size=size
+    )
+    return {
+        frechet.metric_name(network): frechet.distance(true, rendered),
+        kernel_distance.metric_name(network): mean,
+        f"{kernel_distance.metric_name(network)}_deviation": deviation,
+        "images": true.count,
+        "subset_size": size,
+    }
+
+
+def _gallery(
+    folder: pathlib.Path,
+    scorer: scoring.Scorer,
+    source: Source,
+    data: DataSettings,
+    batch_size: int,
+    shown: Mapping[int, str],
+    found: Sequence[Mapping[str, Any]],
+) -> pathlib.Path:
+    """Renders the first sample of some scenes again and writes their picture.
+
+    Args:
+      shown: titles by position in `found`.
+    """
+    cache, rows = FrameCache(0), []
+    positions = list(shown)
+    for start in range(0, len(positions), batch_size):
+        part = positions[start : start + batch_size]
+        padded = part + part[-1:] * (batch_size - len(part))  # one shape: compiled already
+        batch = pipeline.stack(
+            [
+                assemble.scene_entry(source, data, found[p]["index"], rng=None, cache=cache)
+                for p in padded
+            ]
+        )
+        rendered = np.asarray(scorer.render(batch, 0).rgb)
+        true = np.concatenate([batch["context"]["images"], batch["target"]["images"]], axis=1)
+        rows += [(shown[p], true[i], rendered[i]) for i, p in enumerate(part)]
+    return report.write_gallery(folder, rows)
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "lgs_jax": lgs_jax.__version__,
+        "jax": jax.__version__,
+        "numpy": np.__version__,
+        "grain": grain.__version__,
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+    }

@@ -1,0 +1,229 @@
+"""Evaluations of a tiny model: what they score, that they go on, and what they refuse."""
+
+import json
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_autoencoder as tiny
+
+from lgs_jax import __main__, settings, tasks
+from lgs_jax.data import pipeline
+from lgs_jax.data.report import Finding
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import scene_model
+from lgs_jax.inference.evaluation import protocols, run, scoring
+from lgs_jax.metrics import image
+from lgs_jax.rendering.api import render
+from lgs_jax.vision.features import FeatureNetwork
+
+SCENES = 3
+MODEL = {
+    "latent_channels": 2,
+    "compression": 4,
+    "num_classes": 14,
+    "embedding_size": 8,
+    "widths": (8,),
+    "blocks_per_level": 1,
+    "middle_blocks": 0,
+    "attention_levels": (),
+    "num_heads": 1,
+}
+DATA = tiny.CONFIG["data"] | {"num_scenes": 30}
+
+
+@pytest.fixture(scope="module")
+def model():
+    config = {
+        "task": "diffusion",
+        "data": DATA,
+        "model": MODEL,
+        "sampler": {"steps": 2},
+    }
+    frozen = tiny.make()
+    task = tasks.make_task("diffusion", config, frozen)
+    params = tiny.invent(jax.eval_shape(task.init, jax.random.key(0)))
+    return scene_model.SceneModel(
+        frozen, task, params, data=settings.build(DataSettings, DATA, "data")
+    )
+
+
+def network():
+    """Means of the corners of an image, under the name of a network."""
+    return FeatureNetwork(
+        name="vgg16",
+        size=6,
+        checksum="0" * 64,
+        published=True,
+        min_size=1,
+        params={},
+        function=lambda params, x: jnp.concatenate(
+            [x[:, :8, :8].mean((1, 2)), x[:, 8:, 8:].mean((1, 2))], axis=-1
+        ),
+    )
+
+
+def evaluate(folder, model, **options):
+    return run.evaluate(
+        folder,
+        model,
+        "tiny",
+        run.Options(**{"num_scenes": SCENES, "batch_size": 2, "gallery": 1} | options),
+        network=network(),
+        say=lambda text: None,
+    )
+
+
+@pytest.fixture(scope="module")
+def single(model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("evaluation") / "single"
+    return folder, evaluate(folder, model, protocol="single_image", num_samples=2)
+
+
+def test_files_and_figures(single):
+    folder, results = single
+    assert {path.name for path in folder.iterdir()} == {
+        *("request.json", "parts", "results.json", "results.md", "gallery.png")
+    }
+    saved = json.loads((folder / "results.json").read_text())
+    assert saved["scores"] == results["scores"]
+    assert saved["request"]["seed"] == 0
+    assert len(saved["scenes"]) == SCENES
+    assert len({scene["sha256"] for scene in saved["scenes"]}) == SCENES
+    assert set(saved["distances"]) >= {"fd_vgg16", "kd_vgg16"}
+    assert set(saved["scores"]["psnr"]) == {"all", "given", "context", "target"}
+    table = (folder / "results.md").read_text()
+    assert "| held-out views | best of K |" in table
+    assert f"{saved['scores']['psnr']['given']['first']['mean']:.2f} [" in table
+
+
+def test_a_scene_scores_alone_what_it_scores_in_a_batch(model, single):
+    _, results = single
+    data = settings.build(DataSettings, DATA, "data")
+    source = pipeline.make_source(data, "eval")
+    batches = pipeline.eval_batches(source, data, batch_size=1, num_scenes=SCENES)
+    protocol = protocols.PROTOCOLS["single_image"]
+    scorer = scoring.Scorer(model, protocol, num_samples=2)
+    alone = [scorer(batch) for batch in batches][SCENES - 1]
+    record = results["scenes"][SCENES - 1]
+    for sample, kept in zip(alone.samples, record["samples"], strict=True):
+        for name, values in sample.items():
+            np.testing.assert_allclose(values[0], kept[name], rtol=2e-4, atol=2e-4)
+    first, second = record["samples"]
+    assert first["psnr"] != second["psnr"]
+    assert record["scene"]["diversity_deviation"] > 0
+
+
+def test_reconstruction_is_that_of_the_autoencoder(model, tmp_path):
+    results = evaluate(tmp_path / "r", model, protocol="reconstruction")
+    assert set(results["scores"]["psnr"]) == {"all", "given", "target"}
+    assert set(results["scores"]["psnr"]["all"]) == {"first"}
+    data = model.data
+    source = pipeline.make_source(data, "eval")
+    (batch,) = pipeline.eval_batches(source, data, batch_size=SCENES, num_scenes=SCENES)
+    both = scoring._all_views(batch)
+    context = scoring.views.from_batch(batch["context"])
+    scene = model.frozen.decode(
+        model.frozen.encode(context.images, context.cameras).mean, context.cameras
+    )
+    height, width = model.image_size
+    psnr = image.psnr(render(scene, both.cameras, height=height, width=width).rgb, both.images)
+    wanted = float(jnp.mean(psnr))
+    assert results["scores"]["psnr"]["all"]["first"]["mean"] == pytest.approx(wanted, abs=1e-3)
+
+
+def test_from_nothing_there_is_nothing_to_compare_with(model, tmp_path):
+    results = evaluate(tmp_path / "u", model, protocol="unconditional", tell_class=True)
+    assert results["scores"] == {}
+    assert results["distances"]["images"] == SCENES * (tiny.VIEWS + DATA["target_views"])
+    assert results["distances"]["fd_vgg16"] > 0
+    assert (tmp_path / "u" / "gallery.png").exists()
+
+
+def test_a_stopped_evaluation_goes_on(model, single, tmp_path, monkeypatch):
+    folder = tmp_path / "stopped"
+    called = scoring.Scorer.__call__
+    count = []
+
+    def stop_at_the_second(self, batch):
+        count.append(1)
+        if len(count) == 2:
+            raise KeyboardInterrupt
+        return called(self, batch)
+
+    monkeypatch.setattr(scoring.Scorer, "__call__", stop_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder, model, protocol="single_image", num_samples=2)
+    results = evaluate(folder, model, protocol="single_image", num_samples=2)
+    assert len(count) == 3  # one batch was not done again
+    assert results["scores"] == single[1]["scores"]
+    assert results["data_sha256"] == single[1]["data_sha256"]
+    with pytest.raises(ValueError, match="holds another evaluation: seed is 0 there and 1 here"):
+        evaluate(folder, model, protocol="single_image", num_samples=2, seed=1)
+
+
+def test_data_that_are_not_whole_are_refused_unless_allowed(model, tmp_path, monkeypatch):
+    made = pipeline.make_source
+
+    def with_a_gap(data, split):
+        source = made(data, split)
+        source.report.findings.append(Finding("kitchen", "no poses"))
+        return source
+
+    monkeypatch.setattr(run.pipeline, "make_source", with_a_gap)
+    with pytest.raises(ValueError, match="1 scenes and 0 frames that cannot be used"):
+        evaluate(tmp_path / "a", model, protocol="reconstruction")
+    results = evaluate(tmp_path / "b", model, protocol="reconstruction", allow_left_out=True)
+    assert results["left_out"] == 1
+    assert "1 scenes or frames left out" in (tmp_path / "b" / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "guess"}, "unknown protocol 'guess'; expected one of unconditional"),
+        ({"protocol": "re10k_2view"}, r"does not fit a model with height=\d+ \(it asks for 256\)"),
+        ({"protocol": "reconstruction", "num_samples": 2}, "num_samples=2 has no effect"),
+        ({"protocol": "reconstruction", "tell_class": True}, "tell_class=True has no effect"),
+        ({"protocol": "single_image", "batch_size": 0}, "batch_size=0 must be at least 1"),
+    ],
+)
+def test_refusals(model, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tmp_path / "x", model, **options)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_foreign_folder_and_an_autoencoder_alone_are_refused(model, tmp_path):
+    (tmp_path / "mine.txt").write_text("keep")
+    with pytest.raises(ValueError, match="is not empty and no evaluation"):
+        evaluate(tmp_path, model, protocol="reconstruction")
+    alone = scene_model.SceneModel(model.frozen, data=model.data)
+    with pytest.raises(ValueError, match="an autoencoder alone; give a run"):
+        evaluate(tmp_path / "x", alone, protocol="unconditional")
+
+
+def test_the_command(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
+    fixed = ["evaluate", "--model=x", "--protocol=reconstruction", "--num-scenes=1"]
+    folder = tmp_path / "out"
+    assert __main__.main([*fixed, f"--output={folder}", "--batch-size=1"]) == 0
+    printed = capsys.readouterr().out
+    assert "1 of 1 batches" in printed
+    assert "# reconstruction: scenes from all V views" in printed
+    assert __main__.main([*fixed, "--lpips-resize-to=64"]) == 1
+    assert "--lpips-resize-to has no effect without --lpips" in capsys.readouterr().err
+
+
+def test_overflow_is_an_error(model, monkeypatch):
+    data = model.data
+    source = pipeline.make_source(data, "eval")
+    (batch,) = pipeline.eval_batches(source, data, batch_size=1, num_scenes=1)
+    scorer = scoring.Scorer(model, protocols.PROTOCOLS["reconstruction"])
+    views = tiny.VIEWS + DATA["target_views"]
+    fake = types.SimpleNamespace(rgb=np.zeros((1, views, 4, 4, 3)), aux={"overflow": np.ones(1)})
+    monkeypatch.setattr(scorer, "_rendered", lambda *arguments: fake)
+    with pytest.raises(ValueError, match="left splats out"):
+        scorer(batch)
