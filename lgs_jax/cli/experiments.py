@@ -1,0 +1,63 @@
+"""python -m lgs_jax experiments NAME: trains the cases of an experiment and compares them.
+
+NAME is a file of configs/experiments, such as `compression`, or a path. Every case is trained with
+every seed; what is finished is not done again, so the same command goes on where it was stopped.
+Writes table.md, values.json and plot.png. Flags after `--` go to every training.
+
+  python -m lgs_jax experiments compression --output=runs/compression
+  python -m lgs_jax experiments cross_view -- --config.training.num_steps=200
+"""
+
+import argparse
+import pathlib
+
+from lgs_jax.cli import reporting
+from lgs_jax.inference import experiment, experiment_report
+from lgs_jax.training import checkpoint, compilation_cache
+
+
+def main(arguments: list[str]) -> int:
+    """Trains, compares; returns the exit status."""
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    options = _parser().parse_args(arguments[:split])
+    try:
+        run(options, arguments[split + 1 :])
+    except (
+        experiment.ExperimentError,
+        experiment_report.MissingPlotError,
+        checkpoint.CheckpointError,
+        ValueError,
+        OSError,
+    ) as error:
+        return reporting.fail(error)
+    return 0
+
+
+def run(options: argparse.Namespace, extra: list[str]) -> None:
+    """Runs the experiment and prints its table."""
+    chosen = experiment.load(options.name)
+    folder = pathlib.Path(options.output or f"runs/{pathlib.Path(options.name).stem}").expanduser()
+    compilation_cache.enable()
+    values = experiment.run(
+        chosen,
+        folder,
+        only=options.only,
+        extra=extra,
+        say=lambda text: print(text, flush=True),
+    )
+    for path in experiment_report.write(chosen, folder, values):
+        print(path)
+    print("\n" + (folder / "table.md").read_text())
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("name", metavar="NAME", help="of configs/experiments, or a path")
+    add("--output", help="folder of the runs and the table; default: runs/NAME")
+    add("--only", nargs="+", metavar="CASE", default=[], help="these cases alone")
+    return parser

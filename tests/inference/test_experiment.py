@@ -1,0 +1,146 @@
+"""Experiments train each case once, say what came out, and refuse what does not fit."""
+
+import json
+
+import pytest
+
+from lgs_jax import __main__
+from lgs_jax.inference import experiment, experiment_report
+from lgs_jax.inference.experiment import Experiment, ExperimentError
+
+STAGES = {
+    "vae": {"config": "configs/vae.py", "set": {"training.num_steps": 3}},
+    "diffusion": {"config": "configs/diffusion.py"},
+}
+CASES = {
+    "plain": {},
+    "H/8": {"vae": {"model.compression": 8}, "diffusion": {"model.compression": 8}},
+    "eps": {"diffusion": {"diffusion.kind": "eps"}},
+}
+COLUMNS = {"dB": "vae:eval/target_psnr", "loss": "diffusion:eval/loss"}
+
+
+def make(**changes):
+    fixed = {
+        "title": "T",
+        "question": "Q?",
+        "stages": STAGES,
+        "cases": CASES,
+        "columns": COLUMNS,
+        "rank": "-loss",
+    }
+    return Experiment(**fixed | changes)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Trainings that write results at once; the flags of each, by workdir."""
+    calls = {}
+
+    def train(flags, where, extra):
+        assert where not in calls
+        calls[where] = [*flags, *extra]
+        where.mkdir(parents=True)
+        value = float(len(calls))
+        results = {"eval": {"target_psnr": value, "loss": value}}
+        (where / "results.json").write_text(json.dumps(results))
+
+    monkeypatch.setattr(experiment, "_train", train)
+    return calls
+
+
+def test_cases_share_what_they_do_not_change(trained, tmp_path):
+    values = experiment.run(make(), tmp_path, extra=["--x=1"], say=lambda text: None)
+    places = {str(path.relative_to(tmp_path)) for path in trained}
+    assert places == {
+        f"{place}/seed{seed}/{stage}"
+        for seed in (0, 1)
+        for place, stage in (
+            *(("shared", "vae"), ("shared", "diffusion"), ("eps", "diffusion")),
+            *(("H_8", "vae"), ("H_8", "diffusion")),
+        )
+    }
+    flags = trained[tmp_path / "eps" / "seed1" / "diffusion"]
+    assert flags == [
+        "--config=configs/diffusion.py",
+        "--config.seed=1",
+        f"--config.autoencoder={tmp_path / 'shared' / 'seed1' / 'vae'}",
+        "--config.diffusion.kind=eps",
+        "--x=1",
+    ]
+    flags = trained[tmp_path / "H_8" / "seed0" / "vae"]
+    assert flags[1:4] == [
+        "--config.seed=0",
+        "--config.training.num_steps=3",
+        "--config.model.compression=8",
+    ]
+    assert list(values) == list(CASES)
+    assert [seed["dB"] for seed in values["eps"]] == [seed["dB"] for seed in values["plain"]]
+    experiment.run(make(), tmp_path, say=lambda text: None)  # trains nothing again
+    only = experiment.run(make(), tmp_path, only=["eps"], say=lambda text: None)
+    assert list(only) == ["eps"]
+
+
+def test_the_table_says_whether_the_seeds_agree():
+    agree = {
+        "a": [{"dB": 1.0, "loss": 3.0}, {"dB": 1.0, "loss": 2.0}],
+        "b": [{"dB": 2.0, "loss": 1.0}, {"dB": 4.0, "loss": 1.5}],
+    }
+    table = experiment_report.table(make(), agree)
+    assert "| a | 1 | 2.5 ± 0.5 |" in table
+    assert "| b | 3 ± 1 | 1.25 ± 0.2 |" in table
+    assert "best first: b, a. The same for each of the 2 seeds." in table
+    agree["a"][1]["loss"] = 1.0
+    assert "The seeds disagree about b and a" in experiment_report.table(make(), agree)
+    one = {case: seeds[:1] for case, seeds in agree.items()}
+    assert "One seed only" in experiment_report.table(make(seeds=(0,)), one)
+
+
+def test_the_command_writes_table_and_plot(trained, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="needs matplotlib")
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "def get_experiment():\n"
+        f"    return dict(title='T', question='Q?', stages={STAGES!r}, cases={CASES!r}, "
+        f"columns={COLUMNS!r}, rank='dB', plot=('dB', 'loss'))\n"
+    )
+    folder = tmp_path / "out"
+    assert __main__.main(["experiments", str(path), f"--output={folder}", "--", "--y=2"]) == 0
+    assert "--y=2" in next(iter(trained.values()))
+    assert "# T" in capsys.readouterr().out
+    assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((folder / "values.json").read_text())["seeds"] == [0, 1]
+
+
+def test_a_training_that_fails_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment.sys, "executable", "/bin/false")
+    with pytest.raises(ExperimentError, match=r"failed with status 1; see .*shared/seed0/vae.log"):
+        experiment.run(make(), tmp_path, say=lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cases": {"a": {"vea": {}}}}, "case 'a' changes the stage 'vea'"),
+        ({"rank": "PSNR"}, "'PSNR' is no column; the columns are dB, loss"),
+        ({"columns": {"dB": "fit:eval/x"}, "rank": "dB"}, "column 'dB' is 'fit:eval/x'"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(changes, message):
+    with pytest.raises(ExperimentError, match=message):
+        make(**changes)
+
+
+def test_missing_experiments_cases_and_columns_are_named(trained, tmp_path, capsys):
+    assert __main__.main(["experiments", str(tmp_path / "none.py")]) == 1
+    assert "there is no experiment" in capsys.readouterr().err
+    with pytest.raises(ExperimentError, match="no case 'H/9'; the cases are plain, H/8, eps"):
+        experiment.run(make(), tmp_path, only=["H/9"])
+    columns = {"dB": "vae:eval/psnr"}
+    with pytest.raises(ExperimentError, match="has no eval/psnr, which column 'dB' asks for"):
+        experiment.run(make(columns=columns, rank="dB"), tmp_path, say=lambda text: None)
+
+
+@pytest.mark.parametrize("path", sorted(experiment.FOLDER.glob("*.py")), ids=lambda p: p.stem)
+def test_experiments_of_the_repository_fit_together(path):
+    assert len(experiment.load(str(path)).cases) > 2
