@@ -6,6 +6,7 @@
 | --- | --- | --- |
 | (default) | configs/vae.py | 2 CPU cores |
 | `long` | configs/vae.py:long | 2 CPU cores, hours |
+| `objects_small` | configs/vae.py:objects_small | 2 CPU cores, 2 hours, for `objects-small` |
 | `realestate10k` | configs/vae.py:realestate10k, `--config.data.root=...` | one GPU |
 | `mvimgnet` | configs/vae.py:mvimgnet, `--config.data.root=...` | one GPU |
 | `captures` | configs/vae.py:captures, `--config.data.root=...` | one GPU |
@@ -34,6 +35,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     """The configuration of a variant; None is the default, for a laptop."""
     variants = {
         "long": _long,
+        "objects_small": _objects_small,
         "realestate10k": _realestate10k,
         "mvimgnet": _mvimgnet,
         "captures": _captures,
@@ -125,6 +127,29 @@ def _long(config: ml_collections.ConfigDict) -> None:
     config.training.num_steps = 20_000
     config.training.ema_decay = 0.999
     config.training.eval_every = config.training.save_every = 2000
+
+
+def _objects_small(config: ml_collections.ConfigDict) -> None:
+    """Procedural objects, of a class that may be asked for."""
+    config.data.kind = "objects"
+    config.data.num_scenes = 6000
+    config.data.num_frames = 24
+    config.data.gap_min, config.data.gap_max = 2, 4
+    config.data.view_draws = 4
+    config.data.reference = "middle"
+    config.model.latent_channels = 12
+    config.model.compression = 8
+    config.model.num_classes = 14  # "room" and 13 kinds of objects
+    config.model.widths = (128, 192)
+    config.model.attention_levels = ()
+    config.model.cross_view = ("full", "full")
+    config.diffusion.unconditional = 0.35
+    config.optimizer.learning_rate = 1.2e-3
+    config.training.num_steps = 20_000
+    config.training.batch_size = 12
+    config.training.ema_decay = 0.999
+    config.training.eval_every = 5000
+    config.training.save_every = 1000
 
 
 def _small_real(config: ml_collections.ConfigDict) -> None:

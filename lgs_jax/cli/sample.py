@@ -6,6 +6,10 @@ Camera paths come from the model's own kind of data (`--scene`), from a capture 
 scene is imagined from nothing. One photograph without a pose (`--images`) is given to the model as
 a view of a made-up path.
 
+Without --model, the small model that comes with the package draws objects of all its kinds.
+
+  python -m lgs_jax sample --open
+  python -m lgs_jax sample --class-label=car --seed=7
   python -m lgs_jax sample --model=runs/diffusion --num-samples=4
   python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0
   python -m lgs_jax sample --model=runs/diffusion --images=photo.jpg
@@ -36,6 +40,8 @@ from lgs_jax.inference import sample_files, scene_model, visuals
 from lgs_jax.inference.viewer import camera_file, html
 from lgs_jax.training import checkpoint, compilation_cache
 
+DEFAULT_MODEL = "objects-small"
+ANY_CLASS = "any"
 PATHS = ("orbit", "walk")
 # Formats of captures; the flags are their names.
 CAPTURES = ("transforms", "colmap", "llff", "photos")
@@ -73,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     arguments = {
         "images": images,
         "context_cameras": views.cameras[np.array(known)] if known else None,
-        "class_label": options.class_label,
+        "class_label": _labels(options, model),
         "steps": options.steps,
         "guidance_scale": options.guidance,
         "num_samples": options.num_samples,
@@ -107,6 +113,22 @@ def run(options: argparse.Namespace) -> None:
     print(f"{page} (open it in a browser)")
     if options.open:
         webbrowser.open(page.resolve().as_uri())
+
+
+def _labels(options: argparse.Namespace, model: scene_model.SceneModel) -> Any:
+    """The classes to sample: those asked for, else one of the model's own scenes' for each."""
+    if options.class_label is None:
+        if not (model.class_names and model.path_classes):
+            return None
+        rng = np.random.default_rng(options.seed)
+        labels = rng.choice(sorted(set(model.path_classes)), options.num_samples)
+        chosen = [model.class_names[label] for label in labels]
+        print(f"classes: {', '.join(chosen)}")
+        return chosen
+    if options.class_label == ANY_CLASS:
+        return None
+    labels = [int(part) if part.isdigit() else part for part in options.class_label.split(",")]
+    return labels[0] if len(labels) == 1 else labels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,6 +242,13 @@ def _capture(options: argparse.Namespace) -> dict[str, Any]:
     return {"root": options.data_root} if options.data_root else {}
 
 
+def default_path(model: scene_model.SceneModel) -> Cameras:
+    """Cameras [V] where nothing is said of them: the first path of the model, or an orbit."""
+    if model.paths is not None:
+        return model.paths[0]
+    return make_path("orbit", model.num_views, model.image_size, FIELD_OF_VIEW_DEG)
+
+
 def make_path(name: str, num_views: int, image_size: tuple[int, int], fov_deg: float) -> Cameras:
     """A made-up path [V] for images of a size: `orbit` around a point, or `walk` forward and aside.
 
@@ -249,16 +278,29 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", required=True, help="workdir of a run of configs/diffusion.py, or a model file")
+    add(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="a model of the package, a model file, or the workdir of a run of "
+        "configs/diffusion.py; default: %(default)s",
+    )
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     add("--output", default="samples", help="folder to write to")
     add("--overwrite", action="store_true", help="write into a folder that is not empty")
     add("--open", action="store_true", help=f"open {PAGE} in a browser")
     add("--num-samples", type=int, default=4)
     add("--seed", type=int, default=0)
-    add("--steps", type=int, default=25, help="of the sampler")
-    add("--guidance", type=float, default=1.0, help="scale of classifier-free guidance; 1: none")
-    add("--class-label", type=int, help="for a model with classes")
+    add("--steps", type=int, help="of the sampler; default: as the model says")
+    add(
+        "--guidance",
+        type=float,
+        help="scale of classifier-free guidance, 1: none; default: as the model says",
+    )
+    add(
+        "--class-label",
+        help="for a model with classes: a name or number, or one for each sample (car,tree); "
+        f"default: at random; {ANY_CLASS}: not told",
+    )
     add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
     add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")
     where = parser.add_mutually_exclusive_group()

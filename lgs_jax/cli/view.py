@@ -3,20 +3,28 @@
 With --html, writes one page that holds everything, draws with WebGL2 and opens without a network.
 Without, serves a live viewer at this machine (pip install 'lgs_jax[viewer]') until Ctrl-C. Both
 open at the first camera of --transforms, or of a transforms.json beside the first scene; where
-there is none, cameras around the scene are made up.
+there is none, cameras around the scene are made up. With --model, the live viewer draws further
+scenes from a model: other seeds, steps, guidance, classes.
 
   python -m lgs_jax view samples/sample_0.ply samples/sample_1.ply --html=samples.html --open
   python -m lgs_jax view scene.splat --up=+y
+  python -m lgs_jax view --model=objects-small
 """
 
 import argparse
 import pathlib
 import webbrowser
 
-from lgs_jax.cli import reporting
-from lgs_jax.inference import splat_views
+import jax
+import numpy as np
+
+from lgs_jax.cli import reporting, sample
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.inference import scene_model, splat_views
 from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, html, live
+from lgs_jax.inference.viewer.sampling_panel import Sampling, Wish
+from lgs_jax.training import checkpoint, compilation_cache
 
 
 def main(arguments: list[str]) -> int:
@@ -24,7 +32,12 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         run(options)
-    except (ValueError, OSError, live.MissingViewerError) as error:
+    except (
+        ValueError,
+        OSError,
+        live.MissingViewerError,
+        checkpoint.CheckpointError,
+    ) as error:
         return reporting.fail(error)
     return 0
 
@@ -34,7 +47,12 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     paths = [pathlib.Path(scene).expanduser() for scene in options.scenes]
     scenes = dict(zip(_names(paths), map(formats.load, paths), strict=True))
-    viewpoints = camera_file.find(options.transforms, paths[0].parent)
+    viewpoints = camera_file.find(options.transforms, paths[0].parent if paths else None)
+    sampling = None
+    if options.model:
+        sampling, viewpoints = _sampling(options, viewpoints)
+        if not scenes:
+            scenes = {str(sampling.first): sampling.draw(sampling.first)}
     up = splat_views.UPS[options.up] if options.up else None
     if options.html:
         target = pathlib.Path(options.html).expanduser()
@@ -51,7 +69,7 @@ def run(options: argparse.Namespace) -> None:
         address = target.resolve().as_uri()
     else:
         host, port = options.host or "127.0.0.1", options.port or 8080
-        server = live.serve(scenes, viewpoints, up=up, host=host, port=port)
+        server = live.serve(scenes, viewpoints, up=up, host=host, port=port, sampling=sampling)
         address = f"http://{host}:{server.get_port()}"
         print(f"{address} (Ctrl-C ends)", flush=True)
     if options.open:
@@ -63,8 +81,56 @@ def run(options: argparse.Namespace) -> None:
             server.stop()
 
 
+def _sampling(
+    options: argparse.Namespace, viewpoints: camera_file.Viewpoints | None
+) -> tuple[Sampling, camera_file.Viewpoints]:
+    """What draws scenes from --model, seen from the given cameras if there are as many as it takes.
+
+    Otherwise from the first path that comes with the model, or a made-up orbit.
+    """
+    print(compilation_cache.enable(), flush=True)
+    model = scene_model.load(options.model, autoencoder=options.autoencoder)
+    if model.task is None:
+        raise ValueError(
+            f"--model={options.model} is an autoencoder alone; give a run of configs/diffusion.py"
+        )
+    if viewpoints is not None and len(viewpoints.cameras) != model.num_views:
+        raise ValueError(
+            f"the model draws scenes seen from {model.num_views} cameras, but there are "
+            f"{len(viewpoints.cameras)} (--transforms, or beside the scenes); view them apart"
+        )
+    if viewpoints is None:
+        cameras = sample.default_path(model)
+        sizes = np.tile(model.image_size, (model.num_views, 1))
+        viewpoints = camera_file.Viewpoints(cameras, sizes, (None,) * model.num_views)
+    cameras = viewpoints.cameras
+
+    def draw(wish: Wish) -> Gaussians:
+        return model.sample(
+            jax.random.key(wish.seed),
+            cameras,
+            class_label=wish.class_name,
+            steps=wish.steps,
+            guidance_scale=wish.guidance,
+        )[0]
+
+    names = [model.class_names[label] for label in sorted(set(model.path_classes))]
+    own = model.task.sampler
+    first = Wish(0, own.steps, own.guidance, names[0] if names else None)
+    return Sampling(draw, first, tuple(names)), viewpoints
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that would have no effect."""
+    if not options.scenes and not options.model:
+        raise ValueError("nothing to view; give files of splats, or --model")
+    if options.autoencoder and not options.model:
+        raise ValueError("--autoencoder has no effect without --model")
+    if options.html and options.model:
+        raise ValueError(
+            "--model is for the live viewer; `python -m lgs_jax sample` draws scenes and writes a "
+            "page of them"
+        )
     idle = ("host", "port") if options.html else ("background",)
     for name in idle:
         if getattr(options, name) is not None:
@@ -91,9 +157,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("scenes", metavar="SCENE", nargs="+", help=f"files; {', '.join(formats.FORMATS)}")
+    add("scenes", metavar="SCENE", nargs="*", help=f"files; {', '.join(formats.FORMATS)}")
     add("--html", metavar="PAGE", help="write this page instead of serving a live viewer")
     add("--open", action="store_true", help="open the page or the live viewer in a browser")
+    add("--model", help="draw further scenes from it: as for `python -m lgs_jax sample`")
+    add("--autoencoder", help="where the model's autoencoder lies now; default: as the run says")
     add("--transforms", help="cameras to look from: a transforms.json, or its folder")
     add("--up", choices=splat_views.UPS, help="default: up of the cameras, else -y; write --up=-y")
     add("--background", type=float, help="grey behind the splats, 0 to 1; default: 0; for --html")

@@ -2,9 +2,10 @@
 
 The file is safetensors: nothing in it can run code, and other programs can read it. Arrays are
 `autoencoder/...` and `denoiser/...` (the averaged parameters, by their place in the network) and
-`paths/world_from_cam` [K, V, 4, 4] and `paths/intrinsics` [K, V, 4] (cameras of K scenes of the
-kind that the model was trained on). The metadata's entry `lgs_jax` is JSON with the configurations
-of both runs and the statistics of the latents.
+`paths/world_from_cam` [K, V, 4, 4], `paths/intrinsics` [K, V, 4] and `paths/class_label` [K]
+(cameras and classes of K scenes of the kind that the model was trained on). The metadata's entry
+`lgs_jax` is JSON with the configurations of both runs, the statistics of the latents and the names
+of the classes.
 """
 
 import dataclasses
@@ -25,12 +26,14 @@ from lgs_jax import settings, tasks
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import assemble, pipeline
 from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import files
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.tasks.diffusion import DiffusionTask
+from lgs_jax.tasks.diffusion_settings import SamplerSettings
 from lgs_jax.training import checkpoint
 
 SUFFIX = ".safetensors"
@@ -54,6 +57,8 @@ class Parts:
       params: the denoiser's.
       data: what it was trained on; its root is no folder here.
       paths: cameras [K, V] for images of the model's size, in the world of their scenes.
+      path_classes: class labels [K] of those scenes.
+      class_names: by class label; empty for a model without classes.
     """
 
     frozen: frozen_autoencoder.FrozenAutoencoder
@@ -61,6 +66,8 @@ class Parts:
     params: Any
     data: DataSettings
     paths: Cameras
+    path_classes: tuple[int, ...]
+    class_names: tuple[str, ...]
 
 
 def save(
@@ -71,6 +78,7 @@ def save(
     data_root: str | None = None,
     dtype: str = "float16",
     num_paths: int = 64,
+    sampler: Mapping[str, Any] | None = None,
 ) -> pathlib.Path:
     """Writes the newest checkpoint of a diffusion run and its autoencoder into one file.
 
@@ -81,6 +89,8 @@ def save(
       data_root: where its data lie now; None: where the run found them.
       dtype: of the parameters in the file, a name in `DTYPES`.
       num_paths: K; the first held-out scenes lend their cameras.
+      sampler: settings (`SamplerSettings`) that samples are drawn with by default, in place of the
+        run's.
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if a checkpoint is missing or damaged.
@@ -104,15 +114,15 @@ def save(
     stats = LatentStats.from_json(config["latent_stats"], f"the latent statistics of {run}")
     load_lib.check_autoencoder(saved, stats)
     arrays = _flat("autoencoder", saved.plain.params, dtype) | _flat("denoiser", params, dtype)
-    paths = _paths(config, data_root, num_paths)
-    arrays |= {
-        "paths/world_from_cam": np.asarray(paths.world_from_cam),
-        "paths/intrinsics": np.asarray(paths.intrinsics),
-    }
+    chosen = dict(config.get("sampler", {})) | dict(sampler or {})
+    settings.build(SamplerSettings, chosen, "the sampler")
+    source, paths = _paths(config, data_root, num_paths)
+    arrays |= {f"paths/{name}": values for name, values in paths.items()}
     about = {
         "format": FORMAT,
         "autoencoder": _kept(saved.config),
-        "denoiser": _kept(config),
+        "denoiser": _kept(config | {"sampler": chosen} if chosen else config),
+        "class_names": source.class_names if config["model"].get("num_classes") else (),
     }
     with files.replacing(path) as partial:
         safetensors.numpy.save_file(arrays, partial, metadata={_ENTRY: json.dumps(about)})
@@ -168,7 +178,8 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
         raise settings.SettingsError(
             f"its camera paths have the shape {paths.batch_shape}, not [K, {frozen.num_views}]"
         )
-    return Parts(frozen, task, params, data, paths)
+    labels = arrays["paths/class_label"].tolist()
+    return Parts(frozen, task, params, data, paths, tuple(labels), tuple(about["class_names"]))
 
 
 def _flat(name: str, params: Any, dtype: str) -> dict[str, np.ndarray]:
@@ -200,20 +211,23 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in flat.items()}
 
 
-def _paths(config: Mapping[str, Any], data_root: str | None, count: int) -> Cameras:
-    """The cameras of the first held-out scenes, in the views of the evaluation."""
+def _paths(
+    config: Mapping[str, Any], data_root: str | None, count: int
+) -> tuple[Source, dict[str, np.ndarray]]:
+    """The data, and cameras and classes of its first held-out scenes, as evaluations see them."""
     data = settings.build(DataSettings, config["data"], "the run's data")
     if data_root is not None:
         data = dataclasses.replace(data, root=data_root)
     source = pipeline.make_source(data, "eval")
-    groups = [
-        assemble.scene_entry(source, data, index, rng=None, cache=FrameCache(0))["context"]
+    entries = [
+        assemble.scene_entry(source, data, index, rng=None, cache=FrameCache(0))
         for index in range(min(count, len(source)))
     ]
-    return Cameras(
-        jnp.asarray(np.stack([group["world_from_cam"] for group in groups])),
-        jnp.asarray(np.stack([group["intrinsics"] for group in groups])),
-    )
+    paths = {
+        name: np.stack([entry["context"][name] for entry in entries])
+        for name in ("world_from_cam", "intrinsics")
+    }
+    return source, paths | {"class_label": np.stack([entry["class_label"] for entry in entries])}
 
 
 def _kept(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ S samples, N Gaussians.
 import dataclasses
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -24,7 +25,7 @@ from lgs_jax.data import crops, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
-from lgs_jax.inference import model_file
+from lgs_jax.inference import model_file, pretrained
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.models.latent_stats import LatentStats
@@ -35,11 +36,12 @@ Array = jax.Array
 
 
 def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = None) -> "SceneModel":
-    """Opens a model file, or the workdir (or one checkpoint) of a run of this package.
+    """Opens a model: one that comes with the package, a file, or the workdir of a run.
 
     Args:
-      path: of a run of configs/vae.py or configs/diffusion.py, or of a file that `pack-model` has
-        written.
+      path: the name of a model in the package (`pretrained.names()`), or the path of a file that
+        `pack-model` has written, or of a run of configs/vae.py or configs/diffusion.py or one of
+        its checkpoints.
       autoencoder: where the autoencoder of a diffusion run lies now; None: where the run found it.
         A file holds its own.
 
@@ -47,6 +49,7 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
       lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
       lgs_jax.settings.SettingsError: if it is the run of another task, or its parts do not fit.
     """
+    path = pretrained.find(path)
     if pathlib.Path(path).suffix == model_file.SUFFIX:
         if autoencoder is not None:
             raise settings.SettingsError(
@@ -54,7 +57,13 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
             )
         parts = model_file.load(path)
         return SceneModel(
-            parts.frozen, parts.task, parts.params, data=parts.data, paths=parts.paths
+            parts.frozen,
+            parts.task,
+            parts.params,
+            data=parts.data,
+            paths=parts.paths,
+            path_classes=parts.path_classes,
+            class_names=parts.class_names,
         )
     config, params = checkpoint.restore_params(path)
     name = config.get("task")
@@ -83,6 +92,8 @@ class SceneModel:
       data: what it was trained on; None where that is not known.
       paths: cameras [K, V] of scenes of the kind that it was trained on, for images of its size;
         None where there are none at hand.
+      path_classes: class labels [K] of those scenes.
+      class_names: by class label; empty for a model without classes, or where they are not known.
     """
 
     def __init__(
@@ -93,12 +104,16 @@ class SceneModel:
         *,
         data: DataSettings | None = None,
         paths: Cameras | None = None,
+        path_classes: Sequence[int] = (),
+        class_names: Sequence[str] = (),
     ):
         self.frozen = frozen
         self.task = task
         self.params = params
         self.data = data
         self.paths = paths
+        self.path_classes = tuple(path_classes)
+        self.class_names = tuple(class_names)
         self._encode = jax.jit(lambda frozen, *a: frozen.encode(*a).mean)
         self._decode = jax.jit(lambda frozen, *a: frozen.decode(*a))
         self._sample = jax.jit(self._sample_latents, static_argnames="sampler")
@@ -157,9 +172,9 @@ class SceneModel:
         *,
         images: Any | None = None,
         context_cameras: Cameras | None = None,
-        class_label: int | None = None,
-        steps: int = 25,
-        guidance_scale: float = 1.0,
+        class_label: int | str | Sequence[int | str] | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
         num_samples: int = 1,
     ) -> Gaussians:
         """Scenes [S, N] drawn from the model, as seen from V cameras, given K of the views or none.
@@ -172,9 +187,10 @@ class SceneModel:
             lie on the rays of these and of the known views.
           images: known views [K, H', W', 3], as in `encode`.
           context_cameras: of the known views [K].
-          class_label: of the scene, for a model with classes; None: any.
-          steps: of the sampler.
-          guidance_scale: of classifier-free guidance; 1: none.
+          class_label: of the scenes, or one for each, for a model with classes: a number, or one of
+            `class_names`; None: any.
+          steps: of the sampler; None: as the model's configuration says (25 if it does not).
+          guidance_scale: of classifier-free guidance, 1: none; None: as the configuration says.
           num_samples: S.
 
         Raises:
@@ -185,22 +201,23 @@ class SceneModel:
             raise ValueError(
                 "this model is an autoencoder alone; load a run of configs/diffusion.py to sample"
             )
-        label = self._check_request(class_label, guidance_scale, num_samples)
+        own = self.task.sampler
+        steps = own.steps if steps is None else steps
+        guidance_scale = own.guidance if guidance_scale is None else guidance_scale
+        labels = self._check_request(class_label, guidance_scale, num_samples)
         known, context = self._known(images, context_cameras)
         together, mask = self._arrange(_one_set(cameras), context)
         scene = self._to_scene(together)
         everything = np.zeros((len(together), *self.image_size, 3), np.float32)
         everything[mask] = known
-        sampler = dataclasses.replace(
-            self.task.sampler, steps=steps, guidance=float(guidance_scale)
-        )
+        sampler = dataclasses.replace(own, steps=steps, guidance=float(guidance_scale))
         decoded, finite = self._sample(
             self.frozen,
             self.params,
             jnp.asarray(everything),
             scene.cameras,
             jnp.asarray(mask),
-            jnp.int32(label),
+            jnp.asarray(labels, jnp.int32),
             samplers.scene_keys(key, num_samples),
             sampler=sampler,
         )
@@ -212,13 +229,13 @@ class SceneModel:
             )
         return gaussians.transform(decoded, scene.world_from_scene)
 
-    def _sample_latents(self, frozen, params, images, cameras, mask, label, keys, *, sampler):
+    def _sample_latents(self, frozen, params, images, cameras, mask, labels, keys, *, sampler):
         """Scenes [S, N] in the scene frame, and whether their latents are finite."""
         count = keys.shape[0]
         known = frozen.encode(images[None], cameras[None], mask[None]).mean
         condition = jax.tree.map(
             lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])),
-            Conditioning(cameras[None], known, mask[None], label[None]),
+            Conditioning(cameras[None], known, mask[None], labels),
         )
         latents = self.task.sample(params, condition, keys, sampler)
         return frozen.decode(latents, condition.cameras), jnp.isfinite(latents).all()
@@ -263,20 +280,40 @@ class SceneModel:
             dataclasses.replace(cameras, world_from_cam=moved), jnp.asarray(to_world, jnp.float32)
         )
 
-    def _check_request(self, class_label: Any, guidance_scale: float, num_samples: int) -> int:
-        """The class label as the network takes it."""
-        options, classes = self.task.options, self.task.model.num_classes
+    def _check_request(
+        self, class_label: Any, guidance_scale: float, num_samples: int
+    ) -> list[int]:
+        """The class labels [S] as the network takes them."""
         if num_samples < 1:
             raise ValueError(f"{num_samples=} must be at least 1")
-        if class_label is not None and not 0 <= class_label < classes:
-            known = f"0 to {classes - 1}" if classes else "none: it was trained without classes"
-            raise ValueError(f"{class_label=} is not a class of this model; it knows {known}")
-        if guidance_scale != 1.0 and options.unconditional == 0:
+        if guidance_scale != 1.0 and self.task.options.unconditional == 0:
             raise ValueError(
                 f"{guidance_scale=} needs a model that was trained with conditions left out "
                 "(config.diffusion.unconditional > 0); use 1"
             )
-        return NO_CLASS if class_label is None else int(class_label)
+        if class_label is None or isinstance(class_label, int | str | np.integer):
+            return [self._label(class_label)] * num_samples
+        if len(class_label) != num_samples:
+            raise ValueError(
+                f"{len(class_label)} class labels for {num_samples=}; give one, or one for each"
+            )
+        return [self._label(label) for label in class_label]
+
+    def _label(self, class_label: int | str | None) -> int:
+        """A class label as the network takes it."""
+        if class_label is None:
+            return NO_CLASS
+        classes = self.task.model.num_classes
+        label = self.class_names.index(class_label) if class_label in self.class_names else None
+        if not isinstance(class_label, str) and 0 <= class_label < classes:
+            label = int(class_label)
+        if label is None:
+            known = f"0 to {classes - 1}" if classes else "none: it was trained without classes"
+            names = f" ({', '.join(self.class_names)})" if self.class_names else ""
+            raise ValueError(
+                f"{class_label=} is not a class of this model; it knows {known}{names}"
+            )
+        return label
 
     def _known(self, images: Any, cameras: Cameras | None) -> tuple[np.ndarray, Cameras | None]:
         if (images is None) != (cameras is None):

@@ -75,6 +75,22 @@ def test_the_file_names_no_folder_and_holds_no_more_than_it_needs(run, file):
     assert kinds == {"autoencoder", "denoiser", "paths"}
     assert str(run.parent) not in json.dumps(about)
     assert set(about["denoiser"]) == {"task", "data", "model", "latent_stats"}
+    assert about["class_names"] == []
+
+
+def test_sampler_settings_of_a_file_are_the_default(run, tmp_path):
+    chosen = {"steps": 3, "guidance": 2.0}
+    path = model_file.save(tmp_path / "a.safetensors", run, num_paths=1, sampler=chosen)
+    model = lgs_jax.load(path)
+    assert (model.task.sampler.steps, model.task.sampler.guidance) == (3, 2.0)
+    default, asked, other = (
+        np.asarray(model.sample(jax.random.key(0), model.paths[0], **arguments).means)
+        for arguments in ({}, {"steps": 3, "guidance_scale": 2.0}, {"steps": 2})
+    )
+    np.testing.assert_array_equal(default, asked)
+    assert np.abs(default - other).max() > 1e-4
+    with pytest.raises(settings.SettingsError, match="stepz"):
+        model_file.save(tmp_path / "b.safetensors", run, sampler={"stepz": 3})
 
 
 def test_sampling_from_a_file_needs_no_data(file, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """What goes in and comes out of a loaded model: frames, known views, keys, refusals."""
 
 import dataclasses
+import functools
 import json
 
 import jax
@@ -115,6 +116,23 @@ def test_sample_i_depends_on_the_key_and_i_alone(model, given):
     assert np.abs(np.asarray(three.colors[0] - three.colors[1])).max() > 1e-3
     other = model.sample(jax.random.key(4), cameras, steps=3)
     assert np.abs(np.asarray(other.colors[0] - one.colors[0])).max() > 1e-3
+
+
+def test_classes_by_name_by_number_and_for_each_sample(model, given, monkeypatch):
+    monkeypatch.setattr(model, "class_names", ("cat", "dog"))
+    sample = functools.partial(model.sample, jax.random.key(1), given[1], steps=2, num_samples=2)
+    by_name, by_number, mixed, other = (
+        np.asarray(sample(class_label=label).means)
+        for label in ("dog", 1, ["cat", "dog"], ("cat", 0))
+    )
+    np.testing.assert_array_equal(by_name, by_number)
+    np.testing.assert_array_equal(mixed[1], by_name[1])
+    np.testing.assert_array_equal(mixed[0], other[0])
+    assert np.abs(other[1] - by_name[1]).max() > 1e-4
+    with pytest.raises(ValueError, match=r"class_label='cow' .* knows 0 to 1 \(cat, dog\)"):
+        sample(class_label="cow")
+    with pytest.raises(ValueError, match="3 class labels for num_samples=2"):
+        sample(class_label=[0, 1, 0])
 
 
 def test_known_views_reach_the_denoiser_clean_and_the_others_not(model, given, monkeypatch):

@@ -54,13 +54,13 @@ def save(path: str | pathlib.Path, cameras: Cameras, image_size: tuple[int, int]
     return pathlib.Path(path)
 
 
-def find(named: str | pathlib.Path | None, folder: pathlib.Path) -> Viewpoints | None:
+def find(named: str | pathlib.Path | None, folder: pathlib.Path | None) -> Viewpoints | None:
     """The cameras of a file (or its folder) that is named, else those in `folder`, else None."""
     if named is not None:
         path = pathlib.Path(named).expanduser()
         return load(path / NAME if path.is_dir() else path)
-    beside = folder / NAME
-    if not beside.is_file():
+    beside = folder and folder / NAME
+    if not (beside and beside.is_file()):
         return None
     print(f"cameras from {beside}")
     return load(beside)

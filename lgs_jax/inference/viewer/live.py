@@ -16,6 +16,7 @@ from lgs_jax.core import gaussians, rotations
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference.viewer import framing
 from lgs_jax.inference.viewer.camera_file import Viewpoints
+from lgs_jax.inference.viewer.sampling_panel import Panel, Sampling
 
 # viser keeps variances as 16-bit floats, which are coarse below 6e-5: scenes are made so large.
 RADIUS = 10.0
@@ -34,6 +35,7 @@ def serve(
     up: Sequence[float] | None = None,
     host: str = "127.0.0.1",
     port: int = 8080,
+    sampling: Sampling | None = None,
 ) -> Any:
     """Starts a viewer in the background and returns its `viser.ViserServer`; `stop()` ends it.
 
@@ -43,6 +45,7 @@ def serve(
       up: direction [3] that is up when turning; default: the mean up of the cameras, or -y.
       host: address to listen at; others than this machine reach it only if told so.
       port: the next free one is taken if it is in use.
+      sampling: draws further scenes as the visitor wishes; None: there is nothing to draw from.
 
     Raises:
       MissingViewerError: if viser is not installed.
@@ -60,7 +63,7 @@ def serve(
     except OSError as error:
         raise ValueError(f"{host=} is no address of this machine ({error})") from error
     server = viser.ViserServer(host=host, port=port, label="lgs_jax", verbose=False)
-    Stage(server, dict(scenes), viewpoints, up).build()
+    Stage(server, dict(scenes), viewpoints, up, sampling).build()
     return server
 
 
@@ -68,7 +71,7 @@ class Stage:
     """What is on show, and the controls that change it.
 
     Attributes:
-      name, size, frusta: the controls.
+      name, size, frusta, panel: the controls.
       splats, cameras: the nodes of the scene on show.
     """
 
@@ -78,8 +81,10 @@ class Stage:
         scenes: dict[str, Gaussians],
         viewpoints: Viewpoints | None,
         up: Sequence[float] | None,
+        sampling: Sampling | None = None,
     ):
         self._server, self._scenes, self._given, self._up = server, scenes, viewpoints, up
+        self._sampling = sampling
         self._nodes: list[Any] = []
 
     def build(self) -> None:
@@ -93,7 +98,18 @@ class Stage:
         self.size.on_update(lambda _: self.resize())
         self.frusta.on_update(lambda _: self._toggle())
         self._jump.on_click(lambda event: self._go(event.client, 0))
+        self.panel = self._sampling and Panel(gui, self._sampling, self.add)
         self.show()
+
+    def add(self, name: str, scene: Gaussians) -> None:
+        """Adds a scene to those to choose from, in the place of one of its name, and shows it."""
+        self._scenes[name] = scene
+        self.name.options = tuple(self._scenes)
+        self.name.visible = len(self._scenes) > 1
+        if self.name.value == name:
+            self.show()
+        else:
+            self.name.value = name  # which shows it
 
     def show(self) -> None:
         """Puts the chosen scene in the place of the last one."""

@@ -11,6 +11,7 @@ from lgs_jax import __main__
 from lgs_jax.core import gaussians
 from lgs_jax.inference.export import ply
 from lgs_jax.inference.viewer import camera_file, framing, live
+from lgs_jax.inference.viewer.sampling_panel import Sampling, Wish
 
 
 def read(path):
@@ -57,6 +58,10 @@ def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras):
         (["absent.ply", "--html=a.html"], "absent.ply"),
         (["a.obj", "--html=a.html"], "'.obj' is no format"),
         (["a.ply", "--html=a.txt"], "expected a name that ends in .html"),
+        ([], "nothing to view; give files of splats, or --model"),
+        (["a.ply", "--autoencoder=b"], "--autoencoder has no effect without --model"),
+        (["a.ply", "--html=a.html", "--model=m"], "--model is for the live viewer"),
+        (["a.ply", "--model=nowhere"], "nowhere"),
         (["a.ply", "--html=a.html", "--port=1"], "--port is for the live viewer"),
         (["a.ply", "--background=1"], "--background is for a page; add --html"),
         (["a.ply", "--html=a.html", "--background=7"], "must be a grey"),
@@ -66,7 +71,7 @@ def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras):
     ],
 )
 def test_refusals(folder, monkeypatch, capsys, arguments, message):
-    if "--host" in arguments[-1]:
+    if any("--host" in argument for argument in arguments):
         pytest.importorskip("viser")
     monkeypatch.chdir(folder)
     before = set(folder.iterdir())
@@ -104,5 +109,39 @@ def test_live_viewer_holds_the_scenes(scene, cameras, monkeypatch):
         stage.show()
         assert len(stage.splats.centers) == 100
         assert len(stage.cameras) == 2
+    finally:
+        server.stop()
+
+
+def test_live_viewer_draws_further_scenes(scene, monkeypatch):
+    pytest.importorskip("viser")
+    stages, build = [], live.Stage.build
+    monkeypatch.setattr(live.Stage, "build", lambda self: (stages.append(self), build(self)))
+    wishes = []
+
+    def draw(wish):
+        wishes.append(wish)
+        if wish.guidance > 5:
+            raise ValueError("too much guidance")
+        return scene[: 10 * (wish.seed + 1)]
+
+    sampling = Sampling(
+        draw, Wish(seed=0, steps=20, guidance=2.0, class_name="car"), ("car", "tree")
+    )
+    server = live.serve({"first": scene[:10]}, port=0, sampling=sampling)
+    try:
+        (stage,) = stages
+        stage.panel.kind.value = "tree"
+        stage.panel.sample()
+        assert wishes == [Wish(1, 20, 2.0, "tree")]
+        assert stage.name.value == "tree, seed 1, 20 steps, guidance 2"
+        assert stage.name.options == ("first", stage.name.value)
+        assert len(stage.splats.centers) == 20
+        assert stage.panel.seed.value == 2
+        stage.panel.guidance.value = 6.0
+        stage.panel.sample()
+        assert "too much guidance" in stage.panel.status.content
+        assert not stage.panel.button.disabled
+        assert len(stage.name.options) == 2
     finally:
         server.stop()
