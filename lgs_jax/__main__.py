@@ -60,8 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"no command {name!r}{hint}; commands: {', '.join(known)}", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
     try:
+        module = importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
         return module.main(rest) or 0
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -12,7 +12,6 @@ are about a pixel wide where training starts. On a shared machine read ratios, n
 
 import argparse
 import importlib.util
-import json
 import os
 import pathlib
 import sys
@@ -24,7 +23,7 @@ import jax
 from lgs_jax import settings, tasks
 from lgs_jax.cli import reporting, sample
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.inference import sampling_speed, scene_model
+from lgs_jax.inference import files, sampling_speed, scene_model
 from lgs_jax.inference.sampling_speed import Contender
 from lgs_jax.models import autoencoder, frozen_autoencoder
 from lgs_jax.tasks import denoising
@@ -50,7 +49,7 @@ def main(arguments: list[str]) -> int:
     print("\n" + _whole_table(whole))
     if options.json:
         result = {"header": header, "stages": stages, "whole": whole}
-        pathlib.Path(options.json).write_text(json.dumps(result, indent=1) + "\n")
+        files.write_json(options.json, result)
     return 0
 
 

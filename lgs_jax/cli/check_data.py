@@ -19,7 +19,6 @@ Videos and folders of images without poses are checked too, once their poses are
 
 import argparse
 import dataclasses
-import json
 import pathlib
 import re
 import time
@@ -36,6 +35,7 @@ from lgs_jax.data.checks import scene as scene_check
 from lgs_jax.data.checks.conventions import FileConvention
 from lgs_jax.data.example import Example
 from lgs_jax.data.split import subset
+from lgs_jax.inference import files
 
 _THREADS = 8
 _AHEAD = 64  # scenes
@@ -98,7 +98,7 @@ def run(options: argparse.Namespace) -> int:
         "scenes": scenes,
         "unusable": [dataclasses.asdict(finding) for finding in listed.findings],
     }
-    (output / "verdict.json").write_text(json.dumps(verdict, indent=1) + "\n")
+    files.write_json(output / "verdict.json", verdict)
     _write_drop_frames(scenes, output / _DROP_FRAMES)
     _summarise(verdict, listed, output)
     return 1 if faults else 0
@@ -113,10 +113,11 @@ def _write_drop_frames(scenes: list[dict[str, Any]], path: pathlib.Path) -> None
         for entry in scenes
     }
     listed = {key: names for key, names in listed.items() if names}
-    path.unlink(missing_ok=True)
     if listed:
-        path.write_text(json.dumps(listed, indent=1) + "\n")
+        files.write_json(path, listed)
         print(f"to leave these frames out: --config.data.drop_frames={path.resolve()}")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _examined(
@@ -168,7 +169,8 @@ def _check_scene(
     elif checked.fit is None:
         tested = "nothing"
     name = re.sub(r"[^\w.-]+", "_", key) + ".png"
-    pictures.draw(checked, f"{source} scene {key}").save(output / name)
+    with files.replacing(output / name) as partial:
+        pictures.draw(checked, f"{source} scene {key}").save(partial)
     print(f"{key}: {len(example)} frames, {len(checked.images)} looked at", end="")
     print(f", {checked.fit.share:.0%} of the points in common fit" if checked.fit else "", end="")
     print(f" ({time.monotonic() - began:.0f} s)")

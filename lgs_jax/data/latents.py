@@ -92,8 +92,11 @@ class Manifest:
     def write(self, folder: pathlib.Path) -> None:
         """Replaces the folder's manifest in one stroke."""
         part = folder / (MANIFEST + ".part")
-        part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-        part.replace(folder / MANIFEST)
+        try:
+            part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+            part.replace(folder / MANIFEST)
+        finally:
+            part.unlink(missing_ok=True)
 
     def differences(self, wanted: "Manifest") -> list[str]:
         """One line for everything in which the latents differ from what is wanted."""
@@ -165,12 +168,15 @@ def record_type(shape: tuple[int, ...]) -> np.dtype:
 def write_shard(folder: pathlib.Path, name: str, records: np.ndarray) -> Shard:
     """Writes records under a name; a reader never sees a part of them."""
     part = folder / (name + ".part")
-    with part.open("wb") as file:
-        np.save(file, records, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    shard = Shard(file=name, size=part.stat().st_size, sha256=_sha256(part))
-    part.replace(folder / name)
+    try:
+        with part.open("wb") as file:
+            np.save(file, records, allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        shard = Shard(file=name, size=part.stat().st_size, sha256=_sha256(part))
+        part.replace(folder / name)
+    finally:
+        part.unlink(missing_ok=True)
     return shard
 
 

@@ -12,6 +12,8 @@ import hashlib
 import io
 import multiprocessing
 import os
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
@@ -226,13 +228,22 @@ def _map(
         return
     # Not forked: threads of the parent may hold locks.
     context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(num_workers, mp_context=context) as pool:
+    with futures.ProcessPoolExecutor(
+        num_workers, mp_context=context, initializer=_stop_quietly
+    ) as pool:
         pending = {pool.submit(write, number): number for number in numbers}
         try:
             for task in futures.as_completed(pending):
                 yield pending[task], task.result()
+        except SystemExit:  # of a worker that Ctrl-C reached before this process
+            raise KeyboardInterrupt from None
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
+
+
+def _stop_quietly() -> None:
+    """In a worker: Ctrl-C, which a terminal sends to all processes, ends it without a traceback."""
+    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 
 def _write_shard(
@@ -248,6 +259,7 @@ def _write_shard(
         part = place / f"{name}.part"
         if places.is_remote(os.fspath(folder)):  # the writer wants a local file
             part = epath.Path(stack.enter_context(tempfile.TemporaryDirectory())) / part.name
+        stack.callback(part.unlink, missing_ok=True)
         writer = packed.ShardWriter(part)
         for key in keys:
             kept = _scene(supplier.examine(key), key, options, report)
