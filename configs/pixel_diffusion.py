@@ -76,7 +76,6 @@ def _laptop() -> ml_collections.ConfigDict:
             "cross_view": ("resnet", "full"),
             "dtype": "float32",
             "remat": False,
-            "scene": "gaussians",
             "scene_head": {"near": 0.5, "far": 50.0, "initial_depth": 3.0, "max_scale": 4.0},
         }
     )

@@ -111,6 +111,7 @@ def save(
             "configs/diffusion.py"
         )
     saved = load_lib.open_autoencoder(autoencoder or config["autoencoder"])
+    saved.plain.check_gaussians("pack-model")
     stats = LatentStats.from_json(config["latent_stats"], f"the latent statistics of {run}")
     load_lib.check_autoencoder(saved, stats)
     arrays = _flat("autoencoder", saved.plain.params, dtype) | _flat("denoiser", params, dtype)

@@ -107,6 +107,7 @@ class SceneModel:
         path_classes: Sequence[int] = (),
         class_names: Sequence[str] = (),
     ):
+        frozen.check_gaussians("lgs_jax.load")
         self.frozen = frozen
         self.task = task
         self.params = params

@@ -13,6 +13,7 @@ import jax
 from lgs_jax import settings
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.models import decoder, encoder
+from lgs_jax.models.scene_heads import kinds
 from lgs_jax.nn import multiview_unet
 
 Array = jax.Array
@@ -46,8 +47,9 @@ class Autoencoder(nn.Module):
         maps; colours are then learnt within a few hundred steps. Our own addition.
       refine: channels of a small network over the decoder's maps at full resolution, which
         sees across the borders of patches; 0: none. Our own addition, for `patch_size` above 1.
-      scene: kind of scene, a name in `models.decoder.SCENE_HEADS`.
-      scene_head: arguments of the scene head, such as near and far.
+      scene_head: `kind` of scene ("gaussians" by default, or another of
+        `scene_heads.kinds.SCENE_HEADS`) and arguments of its head, such as near and far.
+      scene: "gaussians"; older configurations hold it, `scene_head.kind` has taken its place.
       encoder_unet: arguments of `nn.multiview_unet.MultiViewUNet` for the encoder alone.
       decoder_unet: the same for the decoder.
     """
@@ -65,8 +67,8 @@ class Autoencoder(nn.Module):
     remat: bool = False
     shortcut: bool = True
     refine: int = 0
-    scene: str = "gaussians"
     scene_head: Mapping[str, Any] | None = None
+    scene: str = kinds.GAUSSIANS
     encoder_unet: Mapping[str, Any] | None = None
     decoder_unet: Mapping[str, Any] | None = None
 
@@ -97,7 +99,6 @@ class Autoencoder(nn.Module):
             patch_size=self.patch_size,
             shortcut=self.shortcut,
             refine=self.refine,
-            scene=self.scene,
             head=dict(self.scene_head or {}),
             unet={"output_scale": DECODER_OUTPUT_SCALE, **self._unet_arguments(self.decoder_unet)},
         )
@@ -139,7 +140,8 @@ class Autoencoder(nn.Module):
           view_mask: [B, V] bool; views left out add nothing to the scene (splats of opacity 0).
 
         Returns:
-          `core.gaussians.Gaussians` [B, V * H * W], ordered by view, row, column.
+          What the scene head makes: by default `core.gaussians.Gaussians` [B, V * H * W], ordered
+          by view, row, column; otherwise a field [B] of `rendering.volume`.
 
         Raises:
           ValueError: if the shape of the latents does not fit.
@@ -198,9 +200,8 @@ class Autoencoder(nn.Module):
             )
         if self.refine < 0:
             raise ValueError(f"refine={self.refine} must be 0 (none) or a number of channels")
-        if self.scene not in decoder.SCENE_HEADS:
-            raise ValueError(f"scene={self.scene!r} must be one of {tuple(decoder.SCENE_HEADS)}")
-        settings.build(decoder.SCENE_HEADS[self.scene], dict(self.scene_head or {}), "scene_head")
+        kinds.check_older_switch(self.scene)
+        kinds.build(self.scene_head)
         for name in ("encoder_unet", "decoder_unet"):
             overrides = getattr(self, name)
             settings.check_keys(overrides or {}, multiview_unet.MultiViewUNet.__annotations__, name)

@@ -12,12 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax.core import cameras as cameras_lib
-from lgs_jax.models.scene_heads import gaussians as gaussian_head
+from lgs_jax.models.scene_heads import kinds
 from lgs_jax.nn import blocks, convolution, multiview_unet, patch_basis
 
 Array = jax.Array
-
-SCENE_HEADS = {"gaussians": gaussian_head.GaussianHead}
 
 
 class Decoder(nn.Module):
@@ -31,8 +29,7 @@ class Decoder(nn.Module):
       refine: channels between two 3x3 convolutions over the maps at full resolution, which start
         as the identity; 0: none. Otherwise the pixels of a patch are set without sight of the
         pixels of the next patch.
-      scene: a name in `SCENE_HEADS`.
-      head: arguments of the scene head.
+      head: kind of scene and arguments of its head; see `scene_heads.kinds.build`.
       unet: further arguments of `MultiViewUNet`.
     """
 
@@ -40,7 +37,6 @@ class Decoder(nn.Module):
     patch_size: int
     shortcut: bool
     refine: int
-    scene: str
     head: Mapping[str, Any]
     unet: Mapping[str, Any]
 
@@ -53,7 +49,7 @@ class Decoder(nn.Module):
         view_mask: Array | None = None,
     ) -> Any:
         """The scene of latents [B, V, H/f, W/f, c]; `view_mask` [B, V] bool leaves views out."""
-        scene_head = SCENE_HEADS[self.scene](**self.head)
+        scene_head = kinds.build(self.head)
         maps = multiview_unet.MultiViewUNet(
             out_channels=scene_head.channels * self.patch_size**2,
             in_level=self.in_level,

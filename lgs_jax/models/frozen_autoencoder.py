@@ -18,6 +18,7 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.models import autoencoder
 from lgs_jax.models.latent_stats import LatentStats
+from lgs_jax.models.scene_heads import kinds
 
 Array = jax.Array
 
@@ -90,6 +91,19 @@ class FrozenAutoencoder:
         if different:
             raise settings.SettingsError(
                 "\n".join(different) + "\nChange them, or give another config.autoencoder"
+            )
+
+    def check_gaussians(self, purpose: str) -> None:
+        """Refuses an autoencoder whose scenes are no Gaussians, for a purpose that needs them.
+
+        Raises:
+          lgs_jax.settings.SettingsError: that names the kind of scene, and the purpose.
+        """
+        kind = kinds.kind_of(self.module.scene_head)
+        if kind != kinds.GAUSSIANS:
+            raise settings.SettingsError(
+                f"{purpose} needs scenes of Gaussians, but this autoencoder's are of "
+                f"scene_head.kind={kind!r}; give one of kind {kinds.GAUSSIANS!r}"
             )
 
     def encode(

@@ -1,8 +1,8 @@
 """The denoiser of pixels: noisy images of all views to a 3D scene, to be rendered.
 
 The rival of the latent denoiser: the same network (`models.denoiser.Denoiser`) with the same
-conditions, but on images, and with a scene head (`models.decoder.SCENE_HEADS`) on top. Rendering
-the scene at the views gives the denoised images; that is the task's part.
+conditions, but on images, and with a scene head (`models.scene_heads`) on top. Rendering the
+scene at the views gives the denoised images; that is the task's part.
 
 Letters: B scenes, V views, H, W image, p patch size, D size of the conditioning vector.
 """
@@ -14,9 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from lgs_jax import settings
 from lgs_jax.core import cameras as cameras_lib
-from lgs_jax.models import decoder, denoiser
+from lgs_jax.models import denoiser
+from lgs_jax.models.scene_heads import kinds
 from lgs_jax.nn import blocks
 
 Array = jax.Array
@@ -33,8 +33,9 @@ class PixelDenoiser(nn.Module):
       shortcut: the head's colours start from the pixels themselves, known ones as they are and
         noisy ones the more the less noise there is, and the network adds to them. Without
         parameters; our own addition, the counterpart of the autoencoder's.
-      scene: kind of scene, a name in `models.decoder.SCENE_HEADS`.
-      scene_head: arguments of the scene head, such as near and far.
+      scene_head: `kind` of scene ("gaussians" by default, or another of
+        `scene_heads.kinds.SCENE_HEADS`) and arguments of its head, such as near and far.
+      scene: "gaussians"; older configurations hold it, `scene_head.kind` has taken its place.
       num_classes: as in `models.denoiser.Denoiser`, like all that follow.
       embedding_size: D.
       widths: channels per level, finest (H/p x W/p) first.
@@ -49,8 +50,8 @@ class PixelDenoiser(nn.Module):
 
     patch_size: int = 1
     shortcut: bool = True
-    scene: str = "gaussians"
     scene_head: Mapping[str, Any] | None = None
+    scene: str = kinds.GAUSSIANS
     num_classes: int = 0
     embedding_size: int = 512
     widths: Sequence[int] = (256, 512, 768)
@@ -65,8 +66,7 @@ class PixelDenoiser(nn.Module):
     def __post_init__(self) -> None:
         if self.patch_size not in PATCH_SIZES:
             raise ValueError(f"patch_size={self.patch_size} must be one of {PATCH_SIZES}")
-        if self.scene not in decoder.SCENE_HEADS:
-            raise ValueError(f"scene={self.scene!r} must be one of {tuple(decoder.SCENE_HEADS)}")
+        kinds.check_older_switch(self.scene)
         self._network(parent=None)
         super().__post_init__()
 
@@ -109,7 +109,7 @@ class PixelDenoiser(nn.Module):
                 f"{self.size_multiple} (patch_size={self.patch_size}, halved once per further "
                 f"level of widths={tuple(self.widths)})"
             )
-        head, p = self._head(), self.patch_size
+        head, p = kinds.build(self.scene_head), self.patch_size
         maps = self._network(name="denoiser")(
             blocks.space_to_depth(z, p),
             log_snr,
@@ -127,16 +127,12 @@ class PixelDenoiser(nn.Module):
             maps = maps.at[..., head.color_channels].add(2.0 * shown)
         return head(maps, cameras)
 
-    def _head(self) -> Any:
-        arguments = dict(self.scene_head or {})
-        return settings.build(decoder.SCENE_HEADS[self.scene], arguments, "scene_head")
-
     def _network(self, **options: Any) -> denoiser.Denoiser:
         pixels = self.patch_size**2
         return denoiser.Denoiser(
             latent_channels=3 * pixels,
             compression=self.patch_size,
-            out_channels=self._head().channels * pixels,
+            out_channels=kinds.build(self.scene_head).channels * pixels,
             num_classes=self.num_classes,
             embedding_size=self.embedding_size,
             widths=self.widths,

@@ -10,6 +10,10 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.splat import render as splat_render
+from lgs_jax.rendering.volume import render as volume_render
+from lgs_jax.rendering.volume.image_planes import ImagePlanes
+from lgs_jax.rendering.volume.triplane import TriPlane
+from lgs_jax.rendering.volume.voxels import VoxelGrid
 
 __all__ = ["Rendering", "register_renderer", "render"]
 
@@ -35,7 +39,8 @@ def render(
     give images [B, V, H, W, C]. Works inside `jit`, `grad`, `vmap` and a jit over sharded arrays.
 
     Args:
-      scene: `Gaussians`, or any type given to `register_renderer`.
+      scene: `Gaussians`, a field of `rendering.volume` (`VoxelGrid`, `TriPlane`, `ImagePlanes`), or
+        any type given to `register_renderer`.
       cameras: cameras [...] whose intrinsics are in pixels of the H x W image.
       height: rows of the image.
       width: columns of the image.
@@ -46,7 +51,8 @@ def render(
       far: what lies at or beyond this depth is not drawn; a Python number.
       implementation: name of an implementation of the renderer; None takes the best supported one.
       **options: further options of the renderer; for Gaussians see `splat.render.render_gaussians`
-        (antialiased, camera_model, eps2d, capacity, tile_size, image_axes).
+        (antialiased, camera_model, eps2d, capacity, tile_size, image_axes), for fields
+        `volume.render.render_field` (key, image_axes).
 
     Raises:
       TypeError: if nothing renders this type of scene, or an option is unknown to its renderer.
@@ -93,3 +99,5 @@ def register_renderer(scene_type: type, renderer: Callable[..., Rendering]) -> N
 
 
 register_renderer(Gaussians, splat_render.render_gaussians)
+for _scene_type in (VoxelGrid, TriPlane, ImagePlanes):
+    register_renderer(_scene_type, volume_render.render_field)

@@ -36,7 +36,7 @@ class Functions:
 
     encode: Callable[..., conditioning.Conditioning]
     sample: Callable[..., jax.Array]
-    decode: Callable[..., Gaussians]
+    decode: Callable[..., Any]
     render: Callable[..., Rendering]
 
 
@@ -58,7 +58,8 @@ def make(
     Returns:
       `samples_<i>`: a grid whose rows are the photographs, the reconstruction from all views,
       samples from one view, and samples from none; whose columns are the context views, then the
-      held-out ones. `splats_<i>`: the first sample from one view, in the world of the data source.
+      held-out ones. `splats_<i>`: the first sample from one view, in the world of the data
+      source, if it is of Gaussians.
       `turntable_one_view` and `turntable`: videos of the first scene's first samples.
     """
     count = min(MAX_SCENES, int(np.sum(np.asarray(batch["weight"]) > 0)))
@@ -81,8 +82,9 @@ def make(
             column_titles=titles,
             row_titles=[name for name, _ in rows],
         )
-        sampled = scenes["one view, 1"][i]
-        visuals[f"splats_{i}"] = gaussians.transform(sampled, batch["world_from_scene"][i])
+        sampled = scenes["one view, 1"]
+        if isinstance(sampled, Gaussians):
+            visuals[f"splats_{i}"] = gaussians.transform(sampled[i], batch["world_from_scene"][i])
     for name, shown in (("turntable_one_view", "one view, 1"), ("turntable", "no view, 1")):
         visuals[name] = scene_visuals.turntable(functions.render, scenes[shown], context.cameras)
     return visuals

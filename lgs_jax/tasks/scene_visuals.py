@@ -1,4 +1,7 @@
-"""What a person wants to see of reconstructed scenes: pictures, a turntable and the splats."""
+"""What a person wants to see of reconstructed scenes: pictures, a turntable and the splats.
+
+A scene is `Gaussians`, or anything else that `render` understands.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,8 +21,8 @@ TURNTABLE_FRAMES = 48
 
 
 def make(
-    render: Callable[[Gaussians, Cameras], Rendering],
-    scenes: Gaussians,
+    render: Callable[[Any, Cameras], Rendering],
+    scenes: Any,
     context: Views,
     target: Views,
     *,
@@ -30,7 +33,8 @@ def make(
 
     Returns:
       `scene_<i>` (a grid: input / reconstruction / held-out view / its rendering / depth, uint8),
-      `turntable` (a video of the first scene) and `splats_<i>` (in the world of the data source).
+      `turntable` (a video of the first scene) and, of Gaussians, `splats_<i>` (in the world of the
+      data source).
     """
     both = views.concatenate(context, target)
     rendering = jax.device_get(render(scenes, both.cameras))
@@ -38,16 +42,18 @@ def make(
     for i in range(min(MAX_SCENES, int(np.sum(np.asarray(weights) > 0)))):
         truth = (np.asarray(context.images[i]), np.asarray(target.images[i]))
         visuals[f"scene_{i}"] = _grid(rendering, truth, i)
-        visuals[f"splats_{i}"] = gaussians.transform(scenes[i], world_from_scene[i])
+        if isinstance(scenes, Gaussians):
+            visuals[f"splats_{i}"] = gaussians.transform(scenes[i], world_from_scene[i])
     return visuals | {"turntable": turntable(render, scenes, context.cameras)}
 
 
 def turntable(
-    render: Callable[[Gaussians, Cameras], Rendering], scenes: Gaussians, cameras: Cameras
+    render: Callable[[Any, Cameras], Rendering], scenes: Any, cameras: Cameras
 ) -> np.ndarray:
     """A video of the first scene along its cameras [B, V] and back to the first, uint8."""
     path = trajectories.interpolate(cameras[0], TURNTABLE_FRAMES, loop=True)
-    return panels.to_uint8(np.asarray(render(scenes[:1], path[None]).rgb[0]))
+    first = jax.tree.map(lambda x: x[:1], scenes)
+    return panels.to_uint8(np.asarray(render(first, path[None]).rgb[0]))
 
 
 def _grid(rendering: Rendering, truth: tuple[np.ndarray, np.ndarray], i: int) -> np.ndarray:

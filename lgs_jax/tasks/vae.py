@@ -1,6 +1,6 @@
 """Stage 1: the multi-view autoencoder.
 
-The loss renders the decoded splats at the encoded (context) views and at held-out (target) views
+The loss renders the decoded scenes at the encoded (context) views and at held-out (target) views
 between them; without the latter the splats become billboards.
 
 Letters: B scenes, V context views, H W image.
@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from lgs_jax import settings
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.losses import kl, perceptual, reconstruction
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import autoencoder, parameters
+from lgs_jax.models.scene_heads import kinds
 from lgs_jax.rendering.api import Rendering, render
 from lgs_jax.tasks import scene_visuals, view_metrics, views
 
@@ -40,7 +40,8 @@ class LossSettings:
       perceptual_resize_to: LPIPS enlarges images with a shorter side to so many pixels first.
       pixel_color: weight of the mean absolute difference between the colour of each splat and the
         pixel whose ray it lies on. It teaches colours before the geometry is right, without which
-        a rendering mixes the colours of all views; our own addition, for short trainings.
+        a rendering mixes the colours of all views; our own addition, for short trainings. For
+        Gaussians only.
       kl: weight of the KL divergence to a unit normal, per latent element.
       target: weight of a held-out view relative to an encoded one.
       context_views: how many of the encoded views, drawn anew at each step, the loss renders beside
@@ -101,6 +102,13 @@ class VaeTask:
                 f"config.loss.context_views={loss.context_views} is more than the {num_views} "
                 "encoded views; lower it, or 0 for all"
             )
+        kind = kinds.kind_of(self.model.scene_head)
+        if loss.pixel_color > 0 and kind != kinds.GAUSSIANS:
+            raise settings.SettingsError(
+                f"config.loss.pixel_color={loss.pixel_color} compares splats with the pixels that "
+                f"they lie on, but config.model.scene_head.kind={kind!r} makes none; give "
+                "--config.loss.pixel_color=0"
+            )
         self._decode_means = jax.jit(lambda params, context: self.reconstruct(params, context)[0])
         self._render = jax.jit(functools.partial(self.render, depth_mode="expected"))
 
@@ -120,8 +128,8 @@ class VaeTask:
 
     def reconstruct(
         self, params: Any, context: views.Views, mask: Array | None = None, key: Array | None = None
-    ) -> tuple[Gaussians, autoencoder.Posterior]:
-        """Encodes views and decodes splats [B, V * H * W]; without a key, the posterior's mean."""
+    ) -> tuple[Any, autoencoder.Posterior]:
+        """Encodes views and decodes scenes [B]; without a key, the posterior's mean."""
         variables = {"params": params}
         posterior = self.model.apply(
             variables, context.images, context.cameras, mask, method="encode"
@@ -134,7 +142,7 @@ class VaeTask:
 
     def render(
         self,
-        scene: Gaussians,
+        scene: Any,
         cameras: Cameras,
         *,
         depth_mode: str | None = None,

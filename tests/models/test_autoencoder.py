@@ -195,7 +195,8 @@ def test_nested_configuration_is_accepted_and_a_misspelt_key_is_not():
         ({"compression": 2, "patch_size": 4}, "patch_size=4 .*compression=2"),
         ({"compression": 16}, "compression=16 with patch_size=2 needs at least 4 widths"),
         ({"num_heads": 5}, "num_heads=5"),
-        ({"scene": "mesh"}, "scene='mesh'"),
+        ({"scene": "mesh"}, r"scene='mesh': .* scene_head\.kind"),
+        ({"scene_head": {"kind": "mesh"}}, r"scene_head\.kind='mesh' must be one of gaussians"),
         ({"refine": -1}, "refine=-1"),
     ],
 )

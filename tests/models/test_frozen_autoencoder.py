@@ -1,5 +1,7 @@
 """A frozen autoencoder: normalised latents, the same scenes, an argument of compiled programs."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,7 @@ import tiny_autoencoder as tiny
 
 from lgs_jax import settings
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.models import frozen_autoencoder
+from lgs_jax.models import autoencoder, frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats
 
 
@@ -70,3 +72,14 @@ def test_refuses_what_does_not_belong_together(plain):
     wider = tiny.CONFIG | {"model": tiny.CONFIG["model"] | {"widths": (12,)}}
     with pytest.raises(settings.SettingsError, match=r"parameters do not fit .*: \(8, 8\) there"):
         frozen_autoencoder.from_run(wider, plain.params)
+
+
+def test_refuses_what_needs_gaussians_for_other_kinds_of_scenes(plain):
+    plain.check_gaussians("a .ply")
+    head = tiny.CONFIG["model"]["scene_head"] | {"kind": "voxels"}
+    module = settings.build(
+        autoencoder.Autoencoder, tiny.CONFIG["model"] | {"scene_head": head}, "model"
+    )
+    other = dataclasses.replace(plain, module=module)
+    with pytest.raises(settings.SettingsError, match=r"a \.ply needs .* scene_head\.kind='voxels'"):
+        other.check_gaussians("a .ply")

@@ -59,7 +59,8 @@ def test_colours_start_from_the_pixels():
     ("changes", "message"),
     [
         ({"patch_size": 3}, "patch_size=3 must be one of"),
-        ({"scene": "fog"}, "scene='fog' must be one of"),
+        ({"scene": "fog"}, r"scene='fog': .* scene_head\.kind"),
+        ({"scene_head": {"kind": "fog"}}, r"scene_head\.kind='fog' must be one of"),
         ({"scene_head": {"naer": 1.0}}, "did you mean 'near'"),
         ({"embedding_size": 3}, "embedding_size=3"),
         ({"widths": (6,)}, "6 must be a positive multiple of 4"),

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.core import gaussians, rays, rotations
+from lgs_jax.models.scene_heads import ranges
 
 Array = jax.Array
 
@@ -57,19 +58,13 @@ class GaussianHead:
             raise ValueError(
                 f"depth_activation={self.depth_activation!r} must be one of {DEPTH_ACTIVATIONS}"
             )
-        for name in ("near", "min_scale"):
-            if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name}={value} must be positive")
-        if self.near >= self.far:
-            raise ValueError(f"near={self.near} must be smaller than far={self.far}")
-        _check_between("initial_opacity", self.initial_opacity, "0", 0.0, "1", 1.0)
+        ranges.check_depths(self.near, self.far, self.initial_depth)
+        ranges.check_positive(min_scale=self.min_scale)
+        ranges.check_between("initial_opacity", self.initial_opacity, "0", 0.0, "1", 1.0)
         low, high = f"min_scale={self.min_scale}", f"max_scale={self.max_scale}"
-        _check_between(
+        ranges.check_between(
             "initial_scale", self.initial_scale, low, self.min_scale, high, self.max_scale
         )
-        if self.initial_depth is not None:
-            low, high = f"near={self.near}", f"far={self.far}"
-            _check_between("initial_depth", self.initial_depth, low, self.near, high, self.far)
 
     def __call__(
         self, maps: Array, cameras: cameras_lib.Cameras, view_mask: Array | None = None
@@ -135,10 +130,3 @@ def _footprints(depth: Array, cameras: cameras_lib.Cameras) -> Array:
 
 def _logit(probability: float) -> float:
     return math.log(probability / (1.0 - probability))
-
-
-def _check_between(
-    name: str, value: float, low_name: str, low: float, high_name: str, high: float
-) -> None:
-    if not low < value < high:
-        raise ValueError(f"{name}={value} must lie between {low_name} and {high_name}")

@@ -1,0 +1,193 @@
+"""Rendering of fields: rays of all pixels in pieces of bounded size, background.
+
+Letters: S scenes (leading dimensions folded), R rays of a scene, C colour channels.
+"""
+
+import functools
+import math
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from lgs_jax.core import rays
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.rendering.output import Rendering
+from lgs_jax.rendering.volume import integrate
+
+Array = jax.Array
+
+# Most samples that are looked at together, of all scenes: what a step needs of memory is this times
+# a few times the floats per sample. Gradients look at the samples again, piece by piece.
+POINTS_PER_PIECE = 2**17
+# Floor of alpha where the accumulated depth is divided by it.
+MIN_ALPHA_FOR_DEPTH = 1e-10
+
+
+class Field(Protocol):
+    """What `render_field` draws: a pytree whose arrays share leading dimensions [...]."""
+
+    samples: integrate.Samples
+    batch_shape: tuple[int, ...]
+    num_channels: int
+
+    def check(self) -> "Field":
+        """Raises ValueError if the shapes do not fit."""
+
+    def field(self, points: Array) -> tuple[Array, Array]:
+        """Of one scene: density per unit of length [N] and colours [N, C] at points [N, 3]."""
+
+
+def render_field(
+    scene: Field,
+    cameras: Cameras,
+    *,
+    height: int,
+    width: int,
+    background: Any,
+    depth_mode: str | None,
+    near: float,
+    far: float,
+    implementation: str | None,
+    key: Array | None = None,
+    image_axes: str | tuple[str, ...] | None = None,
+    **unknown: Any,
+) -> Rendering:
+    """Renders fields [S...] into cameras [S..., ...]; see `rendering.api.render`.
+
+    Args:
+      scene: whose leading dimensions are a prefix of the cameras'; says how many samples are taken
+        between which depths.
+      cameras: cameras [...].
+      height: rows of the image.
+      width: columns of the image.
+      background: a number, [C] or [..., C].
+      depth_mode: "expected", "accumulated" or None.
+      near: nearest depth looked at, where the scene's own is nearer.
+      far: farthest depth looked at, where the scene's own is farther.
+      implementation: None; there is only one.
+      key: draws a place for each sample in its bin, instead of the middle.
+      image_axes: axes of the mesh in context (`jax.set_mesh`) over which the first of the cameras'
+        dimensions is split; every device then draws its own. None leaves it to the compiler.
+      **unknown: options of other renderers, which are refused.
+
+    Returns:
+      A Rendering; `aux["overflow"]` is 0, since no bound cuts anything.
+
+    Raises:
+      TypeError: if an option is unknown.
+      ValueError: if shapes do not fit.
+      NotImplementedError: if an implementation is named.
+    """
+    kind = type(scene).__name__
+    if unknown:
+        raise TypeError(
+            f"{', '.join(unknown)}: not an option of a {kind}, which is drawn by volume rendering; "
+            "its own are key and image_axes"
+        )
+    if implementation is not None:
+        raise NotImplementedError(f"{implementation=}: a {kind} has one implementation; give None")
+    scene.check()
+    lead, own = cameras.batch_shape, scene.batch_shape
+    if lead[: len(own)] != own:
+        raise ValueError(
+            f"the scene's leading dimensions {own} must be a prefix of the cameras' {lead}"
+        )
+    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(scene)), jnp.float32)
+    scene = jax.tree.map(lambda x: jnp.asarray(x, dtype), scene)
+    colors, alpha, depth = _drawer(scene, lead, image_axes)(
+        scene, cameras, key, size=(height, width), limits=(near, far)
+    )
+    rgb = colors + (1.0 - alpha) * _background(background, lead, colors)
+    if depth_mode == "expected":
+        depth = depth / jnp.maximum(alpha, MIN_ALPHA_FOR_DEPTH)
+    return Rendering(
+        rgb=rgb,
+        alpha=alpha,
+        depth=None if depth_mode is None else depth,
+        aux={"overflow": jnp.zeros(lead, jnp.int32)},
+    )
+
+
+# Compiled here too, so that a call outside of `jit` is not hundreds of small operations.
+@functools.partial(jax.jit, static_argnames=("size", "limits"))
+def _draw(
+    scene: Field,
+    cameras: Cameras,
+    key: Array | None,
+    *,
+    size: tuple[int, int],
+    limits: tuple[float, float],
+) -> integrate.Integrals:
+    """Colours [..., H, W, C], opacities and accumulated depths [..., H, W, 1]."""
+    lead, own = cameras.batch_shape, scene.batch_shape
+    num_scenes, count = math.prod(own), scene.samples.count
+    scene = jax.tree.map(lambda x: x.reshape(num_scenes, *x.shape[len(own) :]), scene)
+    num_rays = math.prod((*lead[len(own) :], *size))
+    # Pieces of equal size, so that as few rays as possible are drawn in vain at the end.
+    pieces = max(1, math.ceil(num_scenes * num_rays * count / POINTS_PER_PIECE))
+    per_piece = math.ceil(num_rays / min(pieces, num_rays))
+    pieces = math.ceil(num_rays / per_piece)
+
+    def cut(x: Array) -> Array:
+        """[..., H, W, 3] -> [pieces, S, rays of a piece, 3]."""
+        x = x.reshape(num_scenes, num_rays, 3)
+        x = jnp.pad(x, ((0, 0), (0, pieces * per_piece - num_rays), (0, 0)), mode="edge")
+        return jnp.moveaxis(x.reshape(num_scenes, pieces, per_piece, 3), 1, 0)
+
+    def of_scene(scene: Field, origins: Array, directions: Array, jitter: Array | None) -> Any:
+        depths, widths = integrate.bins(scene.samples.clipped(*limits), jitter)
+        return integrate.integrate(scene.field, origins, directions, depths, widths)
+
+    def draw(piece: tuple[Array, Array, Array]) -> integrate.Integrals:
+        index, origins, directions = piece
+        jitter = None
+        if key is not None:
+            shape = (num_scenes, per_piece, count)
+            jitter = jax.random.uniform(jax.random.fold_in(key, index), shape)
+        return jax.vmap(of_scene)(scene, origins, directions, jitter)
+
+    origins, directions = (cut(x) for x in rays.pixel_rays(cameras, *size))
+    # Without this the gradient would keep what every piece has computed.
+    draw = jax.checkpoint(draw, prevent_cse=False)
+    drawn = jax.lax.map(draw, (jnp.arange(pieces), origins, directions))
+
+    def join(x: Array) -> Array:
+        """[pieces, S, rays of a piece, ...] -> [..., H, W, channels]."""
+        x = jnp.moveaxis(x, 0, 1).reshape(num_scenes, pieces * per_piece, -1)
+        return x[:, :num_rays].reshape(*lead, *size, -1)
+
+    return jax.tree.map(join, drawn)
+
+
+def _drawer(scene: Field, lead: tuple[int, ...], image_axes: Any) -> Any:
+    """`_draw`, on every device for its share of the cameras' first dimension."""
+    if image_axes is None:
+        return _draw
+    if jax.sharding.get_abstract_mesh().empty:
+        raise ValueError(f"{image_axes=} needs a mesh in context: with jax.set_mesh(mesh): ...")
+    if not lead:
+        raise ValueError(f"{image_axes=} splits the cameras' first dimension, but there is none")
+    split, whole = jax.sharding.PartitionSpec(image_axes), jax.sharding.PartitionSpec()
+
+    def draw(scene: Field, cameras: Cameras, key: Array | None, **options: Any) -> Any:
+        # No operation crosses images, so there is nothing to check.
+        return jax.shard_map(
+            functools.partial(_draw, **options),
+            in_specs=(split if scene.batch_shape else whole, split, whole),
+            out_specs=split,
+            check_vma=False,
+        )(scene, cameras, key)
+
+    return draw
+
+
+def _background(background: Any, lead: tuple[int, ...], colors: Array) -> Array:
+    """The background as [..., 1, 1, C], for colours [..., H, W, C]."""
+    background, channels = jnp.asarray(background, colors.dtype), colors.shape[-1]
+    allowed = ((), (channels,), (*lead, channels))
+    if background.shape not in allowed:
+        raise ValueError(
+            f"background has shape {background.shape}, expected a number or one of {allowed[1:]}"
+        )
+    return jnp.broadcast_to(background, (*lead, channels))[..., None, None, :]
