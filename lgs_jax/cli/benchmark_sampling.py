@@ -5,13 +5,19 @@ renders its scene in every step. Parameters are random unless workdirs are given
 networks does not depend on them. That of the rasterizer does, through the size of the splats, which
 are about a pixel wide where training starts. On a shared machine read ratios, not times.
 
+The rivals' scenes are splats, or what --scenes says: `voxels` stands for the class of Viewset
+Diffusion, `triplane` for RenderDiffusion's, `image_planes` for GIBR's. Of each, the scene and its
+rendering in every step are reproduced; the networks around them are this project's own U-Net.
+
   python -m lgs_jax benchmark sampling
   python -m lgs_jax benchmark sampling --patch-sizes 4 1 --steps 25 --batches 1
+  python -m lgs_jax benchmark sampling --scenes gaussians voxels triplane image_planes
   python -m lgs_jax benchmark sampling --variant=paper
 """
 
 import argparse
 import importlib.util
+import itertools
 import os
 import pathlib
 import sys
@@ -26,7 +32,9 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.inference import files, sampling_speed, scene_model
 from lgs_jax.inference.sampling_speed import Contender
 from lgs_jax.models import autoencoder, frozen_autoencoder
+from lgs_jax.models.scene_heads import kinds
 from lgs_jax.tasks import denoising
+from lgs_jax.tasks.pixel_diffusion import PixelDiffusionTask
 from lgs_jax.training import checkpoint
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
@@ -57,6 +65,8 @@ def make_contenders(
     options: argparse.Namespace,
 ) -> tuple[list[Contender], Cameras, list[str]]:
     """Latent diffusion first, then the rivals; cameras [V]; what to say of them."""
+    if options.pixel and (options.scenes or options.patch_sizes):
+        raise ValueError("--scenes and --patch-sizes have no effect on --pixel, which is trained")
     if options.latent:
         model = scene_model.load(options.latent)
         if model.task is None:
@@ -74,8 +84,7 @@ def make_contenders(
         rivals = _random_pixel(options)
     for rival, params in rivals:
         sampling_speed.check_equal(task, rival)
-        name = f"pixel, patch {rival.model.patch_size}"
-        contenders.append(sampling_speed.pixel(rival, params, name))
+        contenders.append(sampling_speed.pixel(rival, params, _name(rival)))
     height, width = task.image_size
     device = jax.devices()[0]
     header = [
@@ -167,12 +176,23 @@ def _random_latent(options: argparse.Namespace) -> tuple[Any, Any, Any]:
 
 def _random_pixel(options: argparse.Namespace) -> list[tuple[Any, Any]]:
     config = _config("pixel_diffusion", options)
+    own = config["model"]
     rivals = []
-    for patch_size in options.patch_sizes or [config["model"]["patch_size"]]:
-        model = {**config["model"], "patch_size": patch_size}
+    for kind, patch_size in itertools.product(
+        options.scenes or [kinds.GAUSSIANS], options.patch_sizes or [own["patch_size"]]
+    ):
+        head = {**own.get("scene_head", {}), "kind": kind}
+        model = {**own, "patch_size": patch_size, "scene_head": head}
         task = tasks.make_task("pixel_diffusion", {**config, "model": model})
         rivals.append((task, jax.jit(task.init)(_key())))
     return rivals
+
+
+def _name(rival: PixelDiffusionTask) -> str:
+    """A rival by what tells it from the others."""
+    kind = kinds.kind_of(rival.model.scene_head)
+    shown = "" if kind == kinds.GAUSSIANS else f" {kind},"
+    return f"pixel,{shown} patch {rival.model.patch_size}"
 
 
 def _config(name: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -205,10 +225,10 @@ def _origin(workdir: str | None) -> str:
 
 
 def _stage_table(rows: list[Mapping[str, Any]]) -> str:
-    lines = [f"{'one scene':16} {'stage':16} {'ms':>9} {'GFLOP':>9} {'temporary MB':>13}"]
+    lines = [f"{'one scene':28} {'stage':16} {'ms':>9} {'GFLOP':>9} {'temporary MB':>13}"]
     for r in rows:
         lines.append(
-            f"{r['method']:16} {r['stage']:16} {1e3 * r['median_s']:9.1f} {r['flops'] / 1e9:9.3f} "
+            f"{r['method']:28} {r['stage']:16} {1e3 * r['median_s']:9.1f} {r['flops'] / 1e9:9.3f} "
             f"{r['temporary_mb']:13.1f}"
         )
     return "\n".join(lines)
@@ -216,12 +236,12 @@ def _stage_table(rows: list[Mapping[str, Any]]) -> str:
 
 def _whole_table(rows: list[Mapping[str, Any]]) -> str:
     lines = [
-        f"{'whole scenes':16} {'steps':>5} {'batch':>5} {'first call s':>12} {'later s':>9} "
+        f"{'whole scenes':28} {'steps':>5} {'batch':>5} {'first call s':>12} {'later s':>9} "
         f"{'s/scene':>9} {'scenes/s':>9} {'GFLOP':>9} {'temporary MB':>13} {'ratio':>7}"
     ]
     for r in rows:
         lines.append(
-            f"{r['method']:16} {r['steps']:5d} {r['batch']:5d} {r['first_s']:12.2f} "
+            f"{r['method']:28} {r['steps']:5d} {r['batch']:5d} {r['first_s']:12.2f} "
             f"{r['later_s']:9.3f} {r['per_scene_s']:9.3f} {r['scenes_per_s']:9.2f} "
             f"{r['flops_per_scene'] / 1e9:9.2f} {r['temporary_mb']:13.1f} {r['ratio']:6.1f}x"
             + (" best batch" if r.get("best_batch") else "")
@@ -248,6 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--latent", help="workdir of a run of configs/diffusion.py, instead of random parameters")
     add("--pixel", help="workdir of a run of configs/pixel_diffusion.py, likewise")
     add("--patch-sizes", nargs="*", type=int, help="one rival for each; default: the config's")
+    add("--scenes", nargs="*", choices=kinds.SCENE_HEADS, help="a rival for each kind of scene")
     add("--image-size", type=int, help="height and width in pixels")
     add("--views", type=int, help="views of a scene")
     add("--widths", nargs="*", type=int, help="of the U-Nets of both denoisers")

@@ -103,12 +103,37 @@ def test_sizes_of_the_configurations_can_be_changed():
         assert (config["model"]["widths"] == (8, 16)) == (name != "vae")
 
 
+def test_there_is_a_rival_for_each_kind_of_scene(monkeypatch):
+    monkeypatch.setattr(benchmark_sampling.jax, "jit", lambda f: lambda key: jax.eval_shape(f, key))
+    options = benchmark_sampling._parser().parse_args(
+        [
+            "--image-size",
+            "16",
+            "--views",
+            "2",
+            "--widths",
+            "8",
+            "8",
+            "--scenes",
+            "gaussians",
+            "voxels",
+        ]
+    )
+    rivals = benchmark_sampling._random_pixel(options)
+    names = [benchmark_sampling._name(task) for task, _ in rivals]
+    assert names == ["pixel, patch 4", "pixel, voxels, patch 4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--steps", "0"], "must be at least 1"),
         (["--configs=/nowhere"], "there is no /nowhere/vae.py; give --configs"),
         (["--latent=/nowhere"], "no checkpoint in /nowhere"),
+        (
+            ["--pixel=a", "--scenes", "voxels"],
+            "--scenes and --patch-sizes have no effect",
+        ),
     ],
 )
 def test_refusals(arguments, message, capsys):

@@ -1,0 +1,38 @@
+"""Splats or a radiance field? `python -m lgs_jax experiments representations`
+
+Four kinds of scenes at equal steps of stage 1, two seeds: about two hours on 2 CPU cores. What
+rendering them costs inside a sampler: `python -m lgs_jax benchmark sampling --scenes gaussians
+voxels triplane image_planes`.
+"""
+
+
+def get_experiment() -> dict:
+    """The arguments of `lgs_jax.inference.experiment.Experiment`."""
+    kinds = ("gaussians", "voxels", "triplane", "image_planes")
+    return {
+        "title": "Kinds of scenes",
+        "question": (
+            "The same encoder and decoder, trained for the same number of steps with the same "
+            "loss (without the colour term, which only splats have): how good is each kind of "
+            "scene, and what does its step cost?"
+        ),
+        "stages": {
+            "vae": {
+                "config": "configs/vae.py",
+                "set": {
+                    "training.num_steps": 500,
+                    "training.eval_every": 500,
+                    "loss.pixel_color": 0.0,
+                },
+            }
+        },
+        "cases": {kind: {"vae": {"model.scene_head.kind": kind}} for kind in kinds}
+        | {"gaussians, with the colour term": {"vae": {"loss.pixel_color": 1.0}}},
+        "columns": {
+            "encoded views, dB": "vae:eval/context_psnr",
+            "held-out views, dB": "vae:eval/target_psnr",
+            "held-out SSIM": "vae:eval/target_ssim",
+            "seconds of training": "vae:seconds",
+        },
+        "rank": "held-out views, dB",
+    }
