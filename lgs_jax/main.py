@@ -16,7 +16,7 @@ from lgs_jax import settings, tasks
 from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load, visuals
-from lgs_jax.training import compilation_cache, loop, mesh, preemption
+from lgs_jax.training import compilation_cache, loop, mesh, preemption, processes
 from lgs_jax.training import settings as training_settings
 
 # New keys are let through here; the settings classes refuse unknown ones and know the defaults.
@@ -46,7 +46,7 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     train = training_settings.from_config(config)
     data = settings.build(pipeline.DataSettings, config["data"], "config.data")
     if DISTRIBUTED.value:
-        jax.distributed.initialize()
+        processes.join()
     print(compilation_cache.enable(), flush=True)
     source, held_out = sources = [pipeline.make_source(data, split) for split in ("train", "eval")]
     print(*(each.report.summary() for each in sources), sep="\n", flush=True)

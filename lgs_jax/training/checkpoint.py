@@ -2,8 +2,8 @@
 
 A checkpoint is a folder `checkpoints/step_00001000` with the items `train` (the whole state), `ema`
 (the averaged parameters alone), `config` (JSON: it describes its own model) and `run` (JSON: time
-and versions). A folder gets its name only when it is complete, so a killed save leaves nothing that
-could be mistaken for a checkpoint.
+and versions). A folder gets its name only when it is complete (in an object store: its file
+commit_success.txt), so a killed save leaves nothing that could be mistaken for a checkpoint.
 """
 
 import contextlib
@@ -24,6 +24,8 @@ from lgs_jax.training import workdir as workdirs
 
 _PREFIX = "step"
 _DIGITS = 8
+# Sees complete checkpoints only: on a disk by their name, in an object store by a last file.
+_NAMES = ocp.path.step.standard_name_format(step_prefix=_PREFIX, step_format_fixed_length=_DIGITS)
 
 # TensorStore appends its whole specification to a message.
 _REASON_LENGTH = 300
@@ -45,8 +47,7 @@ class Checkpoints:
         self.folder = folder
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            step_prefix=_PREFIX,
-            step_format_fixed_length=_DIGITS,
+            step_name_format=_NAMES,
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(folder, options=options)
@@ -99,8 +100,7 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     """Steps of the complete checkpoints in a folder, oldest first; looks only, changes nothing."""
     if not folder.is_dir():
         return []
-    names = (path.name.removeprefix(f"{_PREFIX}_") for path in folder.glob(f"{_PREFIX}_*"))
-    return sorted(int(name) for name in names if name.isdigit())
+    return sorted(found.step for found in _NAMES.find_all(folder))
 
 
 def read_json(folder: pathlib.Path, step: int, item: str) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def locate(source: str | os.PathLike, step: int | None = None) -> tuple[pathlib.
     Raises:
       CheckpointError: if there is none.
     """
-    path = pathlib.Path(source).expanduser().absolute()
+    path = workdirs.as_path(source)
     number = path.name.removeprefix(f"{_PREFIX}_")
     if path.name != number and number.isdigit() and path.is_dir():
         if step not in (None, int(number)):
@@ -173,7 +173,7 @@ def _fields(state: states.TrainState) -> dict[str, Any]:
 
 
 def _path(folder: pathlib.Path, step: int) -> pathlib.Path:
-    return folder / f"{_PREFIX}_{step:0{_DIGITS}d}"
+    return folder / _NAMES.build_name(step)
 
 
 def _abstract_like(metadata: Any, mesh: Mesh | None) -> Any:

@@ -76,7 +76,7 @@ def train(
     with contextlib.ExitStack() as stack:
         run = start.open_run(task, settings, workdir, config_json, stack)
         if data_report is not None and jax.process_index() == 0:
-            workdirs.write_json(run.workdir / "data_report.json", dict(data_report))
+            workdirs.write_json(run.files / "data_report.json", dict(data_report))
         constants = jax.device_put(constants, meshes.state_shardings(run.mesh, constants))
         evaluator = evaluation.Evaluator(
             task,
@@ -191,7 +191,7 @@ class _Loop:
                 f"(config.training.max_nonfinite={self.settings.max_nonfinite}); parameters are "
                 f"those of step {done - streak}. Look for bad data, or lower "
                 "config.optimizer.learning_rate in another --workdir (with "
-                f"--config.training.init_from={self.run.workdir} to keep what was learnt)"
+                f"--config.training.init_from={self.run.place} to keep what was learnt)"
             )
 
     def _decide(self, done: int) -> tuple[bool, bool]:
@@ -208,6 +208,7 @@ class _Loop:
     def _save(self, done: int, state: states.TrainState, *, wait: bool) -> None:
         began = time.monotonic()
         if done != self.saved_step:
+            self.run.publish()
             about = {"step": done, "seconds": self._seconds()} | logging.environment()
             self.run.checkpoints.save(done, state, self.run.config, about)
             self.saved_step, self.last_save = done, time.monotonic()
@@ -221,7 +222,7 @@ class _Loop:
             return
         began = time.monotonic()
         visuals = (
-            self.run.workdir / "visuals" / f"step_{done:08d}" if self.settings.visualize else None
+            self.run.files / "visuals" / f"step_{done:08d}" if self.settings.visualize else None
         )
         metrics = self.evaluator(
             state.ema, visuals, lambda: preemption.agree(self.stop.requested)[0]
@@ -230,6 +231,7 @@ class _Loop:
             self._save(done, state, wait=True)
             self._leave(done)
         values = self.log.write("eval", done, metrics)
+        self.run.publish()
         seconds = time.monotonic() - began
         self.throughput.paused(seconds)
         shown = " | ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
@@ -242,7 +244,7 @@ class _Loop:
     def _leave(self, done: int) -> NoReturn:
         text = (
             f"{self.stop.reason or 'another process was asked to stop'}: stopped at step {done} of "
-            f"{self.settings.num_steps}, saved in {self.run.workdir}; the same command continues it"
+            f"{self.settings.num_steps}, saved in {self.run.place}; the same command continues it"
         )
         self.log.say(text)
         raise preemption.Preempted(text)
@@ -258,5 +260,5 @@ class _Loop:
             "config": self.run.config,
         } | logging.environment()
         self.log.write_results(results)
-        self.log.say(f"finished {steps} steps; results in {self.run.workdir / 'results.json'}")
+        self.log.say(f"finished {steps} steps; results in {self.run.place / 'results.json'}")
         return results

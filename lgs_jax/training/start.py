@@ -3,14 +3,18 @@
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping
+import secrets
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
+from etils import epath
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lgs_jax.core import streams
-from lgs_jax.training import checkpoint, logging, workdir
+from lgs_jax.training import checkpoint, logging, mirror, workdir
 from lgs_jax.training import mesh as meshes
 from lgs_jax.training import optimizer as optimizers
 from lgs_jax.training import state as states
@@ -25,7 +29,9 @@ class Run:
       task: a `tasks.task.Task`.
       settings: how to train.
       config: the whole configuration.
-      workdir: where everything is written.
+      place: the workdir, on this machine or in an object store.
+      files: the folder for all but the checkpoints, on this machine.
+      publish: puts what is in `files` into the workdir, if that is elsewhere.
       mesh: the devices.
       state: the state of `start_step`.
       start_step: steps already done.
@@ -37,7 +43,9 @@ class Run:
     task: Any
     settings: TrainSettings
     config: Mapping[str, Any]
-    workdir: pathlib.Path
+    place: pathlib.Path | epath.Path
+    files: pathlib.Path
+    publish: Callable[[], None]
     mesh: Mesh
     state: states.TrainState
     start_step: int
@@ -58,24 +66,26 @@ def open_run(
     Whatever can be found wrong without the devices is found first. See `loop.train` for the errors.
     """
     primary = jax.process_index() == 0
-    folder = workdir.prepare(folder, primary=primary)
-    if primary:
-        stack.enter_context(workdir.lock(folder))
+    place = workdir.prepare(folder, primary=primary)
+    if primary and not workdir.in_store(place):
+        stack.enter_context(workdir.lock(place))
     mesh = meshes.make(settings.mesh)
     meshes.check_batch_size(mesh, settings.batch_size, settings.accumulate_steps)
     meshes.check_batch_size(mesh, settings.evaluation_batch_size)
     stack.enter_context(jax.set_mesh(mesh))
 
-    saved = folder / workdir.CHECKPOINTS
+    saved = place / workdir.CHECKPOINTS
     steps = checkpoint.steps_in(saved)
+    if jax.process_count() > 1:
+        _check_shared(place, steps[-1] if steps else 0)
     start_step, seconds_before, notes = (steps[-1] if steps else 0), 0.0, []
     if steps:
         found = checkpoint.read_json(saved, start_step, "config")
-        notes = workdir.check_config(found, config, str(folder))
+        notes = workdir.check_config(found, config, str(place))
         seconds_before = checkpoint.read_json(saved, start_step, "run")["seconds"]
     if start_step > settings.num_steps:
         raise workdir.WorkdirError(
-            f"{folder} is at step {start_step}, beyond num_steps={settings.num_steps}; "
+            f"{place} is at step {start_step}, beyond num_steps={settings.num_steps}; "
             "raise config.training.num_steps or choose another --workdir"
         )
     checkpoints = checkpoint.Checkpoints(saved, keep=settings.keep_checkpoints)
@@ -83,21 +93,24 @@ def open_run(
     abstract = abstract_state(task, settings, mesh)
     state, origin = _place_state(task, settings, abstract, mesh, checkpoints, start_step)
 
+    files, publish = mirror.open_files(place, stack, primary=primary)
     log = logging.RunLog(
-        folder, start_step=start_step, tensorboard=settings.tensorboard, primary=primary
+        files, start_step=start_step, tensorboard=settings.tensorboard, primary=primary
     )
     stack.enter_context(log)
     if primary:
-        workdir.write_json(folder / "config.json", dict(config))
+        workdir.write_json(files / "config.json", dict(config))
     log.say(task.describe(abstract.params))
-    log.say(f"workdir {folder} | {mesh.size} {jax.devices()[0].device_kind} device(s) | {origin}")
+    log.say(f"workdir {place} | {mesh.size} {jax.devices()[0].device_kind} device(s) | {origin}")
     for note in notes:
         log.say(f"changed since the checkpoint: {note}")
     return Run(
         task=task,
         settings=settings,
         config=config,
-        workdir=folder,
+        place=place,
+        files=files,
+        publish=publish,
         mesh=mesh,
         state=state,
         start_step=start_step,
@@ -105,6 +118,31 @@ def open_run(
         checkpoints=checkpoints,
         log=log,
     )
+
+
+def _check_shared(place: pathlib.Path | epath.Path, step: int) -> None:
+    """Raises WorkdirError, in all processes, unless they see one folder with the same checkpoints.
+
+    Otherwise each would save its part where no other finds it, which only a restart would show.
+    """
+    number = int(multihost_utils.broadcast_one_to_all(np.int32(secrets.randbelow(2**31))))
+    probe = place / f".probe-{number}"
+    if jax.process_index() == 0:
+        probe.write_text("")
+    multihost_utils.sync_global_devices("a file for all to see")
+    seen = multihost_utils.process_allgather(np.array([probe.exists(), step], np.int32))
+    if jax.process_index() == 0:
+        probe.unlink()
+    if blind := [i for i, (exists, _) in enumerate(seen) if not exists]:
+        raise workdir.WorkdirError(
+            f"the processes {blind} of {len(seen)} do not see what process 0 writes into {place}; "
+            "choose a --workdir on storage that all machines share, or in gs://"
+        )
+    if len(set(seen[:, 1])) > 1:
+        raise workdir.WorkdirError(
+            f"the processes see different checkpoints in {place}: the newest are of the steps "
+            f"{seen[:, 1].tolist()}; wait until the shared storage has settled and start again"
+        )
 
 
 def abstract_state(task: Any, settings: TrainSettings, mesh: Mesh) -> states.TrainState:

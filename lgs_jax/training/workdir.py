@@ -2,6 +2,8 @@
 
 config.json   metrics.jsonl   train.log   results.json
 checkpoints/step_00001000/   tensorboard/   visuals/step_00001000/
+
+It lies on this machine or, as gs://bucket/run, in Google Cloud Storage (see `mirror`).
 """
 
 import fnmatch
@@ -10,6 +12,8 @@ import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any, TextIO
+
+from etils import epath
 
 CHECKPOINTS = "checkpoints"
 
@@ -40,18 +44,42 @@ MAY_CHANGE = (
 
 _ABSENT = "(absent)"
 
+_STORE = "gs://"
+
 
 class WorkdirError(RuntimeError):
     """The workdir cannot be used; the message says why and what to do."""
 
 
-def prepare(workdir: str | os.PathLike, *, primary: bool = True) -> pathlib.Path:
+def as_path(place: str | os.PathLike) -> pathlib.Path | epath.Path:
+    """The absolute path of a folder on this machine, or of one in the object store (gs://).
+
+    Raises:
+      WorkdirError: for another kind of address.
+    """
+    text = os.fspath(place)
+    if text.startswith(_STORE):
+        return epath.Path(text)
+    if "://" in text:
+        raise WorkdirError(
+            f"workdir {text} is neither a folder nor in Google Cloud Storage ({_STORE}bucket/run); "
+            "give one of these, or mount that store and give the folder"
+        )
+    return pathlib.Path(text).expanduser().absolute()
+
+
+def in_store(folder: pathlib.Path | epath.Path) -> bool:
+    """Whether a folder lies in the object store."""
+    return os.fspath(folder).startswith(_STORE)
+
+
+def prepare(workdir: str | os.PathLike, *, primary: bool = True) -> pathlib.Path | epath.Path:
     """Makes the workdir and proves that it can be written, before anything costs time.
 
     Raises:
       WorkdirError: if the folder cannot be made or written.
     """
-    folder = pathlib.Path(workdir).expanduser().absolute()
+    folder = as_path(workdir)
     if not primary:
         return folder
     probe = folder / f".probe-{os.getpid()}"
@@ -59,9 +87,15 @@ def prepare(workdir: str | os.PathLike, *, primary: bool = True) -> pathlib.Path
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_text("")
         probe.unlink()
-    except OSError as error:
+    except ImportError as error:
         raise WorkdirError(
-            f"workdir {folder} cannot be written ({error.strerror}); "
+            f"workdir {folder} needs the package gcsfs; install it: pip install 'lgs_jax[gcs]'"
+        ) from error
+    # A disk raises OSError; the store's client has types of its own: no bucket, no credentials.
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise WorkdirError(
+            f"workdir {folder} cannot be written ({reason}); "
             "choose another with --workdir or change its permissions"
         ) from error
     return folder
@@ -69,6 +103,8 @@ def prepare(workdir: str | os.PathLike, *, primary: bool = True) -> pathlib.Path
 
 def lock(workdir: pathlib.Path) -> TextIO:
     """Claims the workdir for as long as the returned file is open; a killed process lets go of it.
+
+    To be given a folder on this machine: an object store has no such lock.
 
     Raises:
       WorkdirError: if another process is training in it.

@@ -1,0 +1,169 @@
+"""Two real processes that train together, against one process; one of the two is killed."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import toy
+
+from lgs_jax import settings
+from lgs_jax.training import checkpoint, processes
+
+OPTIONS = {
+    "num_steps": 24,
+    "log_every": 1,
+    "eval_every": 12,
+    "save_every": 4,
+    "visualize": False,
+    "tensorboard": False,
+    "mesh": {"data": 2},
+    "optimizer": {"learning_rate": 0.03, "warmup_steps": 4},
+}
+_PATIENCE = 120.0
+
+
+def launch(workdirs, *, step_seconds=0.0):
+    """Starts one process for each workdir; two or more find one another."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    count = len(workdirs)
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(2 // count),
+        "JAX_COMPILATION_CACHE_DIR": toy.jax.config.jax_compilation_cache_dir or "",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, toy.__file__, str(workdir), json.dumps(OPTIONS), str(step_seconds)]
+            + ([address, str(count), str(index)] if count > 1 else []),
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for index, workdir in enumerate(workdirs)
+    ]
+
+
+def finish(processes):
+    outputs = [process.communicate(timeout=_PATIENCE)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), outputs
+    return outputs
+
+
+def lines(workdir):
+    path = workdir / "metrics.jsonl"
+    return [json.loads(x) for x in path.read_text().splitlines()] if path.exists() else []
+
+
+def parameters(workdir):
+    return toy.jax.tree.leaves(checkpoint.restore_params(workdir)[1])
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The workdir of two processes with a device each that nobody disturbed."""
+    workdir = tmp_path_factory.mktemp("pair")
+    finish(launch([workdir] * 2))
+    return workdir
+
+
+def test_two_processes_train_like_one(pair, tmp_path):
+    finish(launch([tmp_path]))
+    together, alone = lines(pair), lines(tmp_path)
+    assert [line["step"] for line in together] == [line["step"] for line in alone]
+    assert len(together) == OPTIONS["num_steps"] + 2
+    for one, two in zip(together, alone):
+        for key in one.keys() - {"kind"}:
+            # The same two halves of a batch, added up by another implementation: float32, 24 steps.
+            assert one[key] == pytest.approx(two[key], rel=2e-4, abs=1e-6), (one["step"], key)
+    for one, two in zip(parameters(pair), parameters(tmp_path)):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+    for workdir, count in ((pair, 2), (tmp_path, 1)):
+        results = json.loads((workdir / "results.json").read_text())
+        assert (results["process_count"], results["device_count"]) == (count, 2)
+
+
+def test_the_loss_of_a_process_costs_no_more_than_the_steps_since_the_save(pair, tmp_path):
+    """What every launcher of several hosts relies on: start all again, get the same numbers."""
+    processes = launch([tmp_path] * 2, step_seconds=0.05)
+    try:
+        end = time.monotonic() + _PATIENCE
+        while len(lines(tmp_path)) < 10:
+            assert time.monotonic() < end, "no step was made in time"
+            assert [process.poll() for process in processes] == [None, None]
+            time.sleep(0.01)
+        processes[1].send_signal(signal.SIGKILL)
+        # The other one cannot go on; a launcher ends it.
+        time.sleep(0.5)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    assert processes[1].returncode == -signal.SIGKILL
+    assert lines(tmp_path)[-1]["step"] < OPTIONS["num_steps"]
+    output, _ = finish(launch([tmp_path] * 2))
+    assert "continues from step" in output
+    assert (tmp_path / "metrics.jsonl").read_text() == (pair / "metrics.jsonl").read_text()
+    for one, two in zip(parameters(tmp_path), parameters(pair)):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_one_process_goes_on_where_two_were(pair, tmp_path):
+    copy = shutil.copytree(pair, tmp_path / "run")
+    here = OPTIONS | {"num_steps": 26, "mesh": {}}
+    toy.train(copy, here, config={"training": OPTIONS})
+    assert [line["step"] for line in lines(copy)] == [*(x["step"] for x in lines(pair)), 25, 26, 26]
+
+
+def test_processes_that_do_not_share_their_workdir_are_told_so(tmp_path):
+    (tmp_path / "other").mkdir()
+    processes = launch([tmp_path / "own", tmp_path / "other"])
+    for process in processes:
+        output = process.communicate(timeout=_PATIENCE)[0]
+        assert process.returncode == 1
+        assert "the processes [1] of 2 do not see what process 0 writes into" in output
+        assert "storage that all machines share" in output
+    assert not list((tmp_path / "own").glob(".probe*"))
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({}, r"JAX finds no cluster here .*set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES"),
+        ({"JAX_NUM_PROCESSES": "2"}, r"the environment says \{'JAX_NUM_PROCESSES': '2'\}"),
+        (
+            dict.fromkeys(processes.ENVIRONMENT, "a:1"),
+            "expected all of JAX_COORDINATOR_ADDRESS.* the latter two whole numbers",
+        ),
+    ],
+)
+def test_a_process_that_cannot_know_the_others_says_so(monkeypatch, environment, message):
+    def initialize(*arguments):
+        assert arguments == ()  # no cluster: JAX itself would now look for one
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr(toy.jax.distributed, "initialize", initialize)
+    for name in processes.ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(settings.SettingsError, match=message):
+        processes.join()
+
+
+def test_the_environment_names_the_processes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(toy.jax.distributed, "initialize", lambda *values: asked.append(values))
+    for name, value in zip(processes.ENVIRONMENT, ("host:1234", "4", "0")):
+        monkeypatch.setenv(name, value)
+    processes.join()
+    assert asked == [("host:1234", 4, 0)]
