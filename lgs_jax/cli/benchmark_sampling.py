@@ -197,7 +197,7 @@ def _name(rival: PixelDiffusionTask) -> str:
 
 def _config(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The variant of a configuration, with the sizes asked for."""
-    path = pathlib.Path(options.configs) / f"{name}.py"
+    path = pathlib.Path(options.configs or CONFIGS) / f"{name}.py"
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; give --configs, the folder of {name}.py")
     spec = importlib.util.spec_from_file_location(f"lgs_jax_config_{name}", path)
@@ -263,7 +263,8 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--variant", default="", help="of the three configurations; default: for a laptop")
     add(
-        "--configs", default=str(CONFIGS), help="folder of vae.py, diffusion.py, pixel_diffusion.py"
+        "--configs",
+        help="folder of vae.py, diffusion.py, pixel_diffusion.py; default: the repository's",
     )
     add("--latent", help="workdir of a run of configs/diffusion.py, instead of random parameters")
     add("--pixel", help="workdir of a run of configs/pixel_diffusion.py, likewise")

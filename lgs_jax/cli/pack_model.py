@@ -17,6 +17,7 @@ from lgs_jax.training import checkpoint
 def main(arguments: list[str]) -> int:
     """Writes the file; returns the exit status."""
     options = _parser().parse_args(arguments)
+    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "stop")}
     try:
         path = model_file.save(
             options.output,
@@ -25,6 +26,7 @@ def main(arguments: list[str]) -> int:
             data_root=options.data_root,
             dtype=options.dtype,
             num_paths=options.paths,
+            sampler={name: value for name, value in chosen.items() if value is not None},
         )
         model_file.load(path)
     except (ValueError, OSError, checkpoint.CheckpointError) as error:  # SettingsError among them
@@ -46,4 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-root", help="where its data lie now; default: where the run found them")
     add("--dtype", choices=model_file.DTYPES, default="float16", help="of the parameters")
     add("--paths", type=int, default=64, help="camera paths to keep, of as many held-out scenes")
+    add("--steps", type=int, help="of the sampler, by default when the file is used")
+    add("--guidance", type=float, help="scale of guidance, likewise")
+    add("--stop", type=float, help="log-SNR at which the sampler ends, likewise")
     return parser
