@@ -6,7 +6,7 @@
 | --- | --- | --- |
 | (default) | configs/vae.py | 2 CPU cores |
 | `long` | configs/vae.py:long | 2 CPU cores, hours |
-| `objects_small` | configs/vae.py:objects_small | 2 CPU cores, 2 hours, for `objects-small` |
+| `objects_small` | configs/vae.py:objects_small | 2 CPU cores, 45 minutes |
 | `realestate10k` | configs/vae.py:realestate10k, `--config.data.root=...` | one GPU |
 | `mvimgnet` | configs/vae.py:mvimgnet, `--config.data.root=...` | one GPU |
 | `captures` | configs/vae.py:captures, `--config.data.root=...` | one GPU |
@@ -134,10 +134,11 @@ def _objects_small(config: ml_collections.ConfigDict) -> None:
     config.data.kind = "objects"
     config.data.num_scenes = 6000
     config.data.num_frames = 24
+    config.data.context_views = 2
     config.data.gap_min, config.data.gap_max = 2, 4
+    config.data.beyond = 0.5
     config.data.view_draws = 4
-    config.data.reference = "middle"
-    config.model.latent_channels = 12
+    config.model.latent_channels = 16
     config.model.compression = 8
     config.model.num_classes = 14  # "room" and 13 kinds of objects
     config.model.widths = (128, 192)
@@ -145,10 +146,11 @@ def _objects_small(config: ml_collections.ConfigDict) -> None:
     config.model.cross_view = ("full", "full")
     config.diffusion.unconditional = 0.35
     config.optimizer.learning_rate = 1.2e-3
-    config.training.num_steps = 20_000
-    config.training.batch_size = 12
+    config.training.num_steps = 8000
+    config.training.batch_size = 24
     config.training.ema_decay = 0.999
-    config.training.eval_every = 5000
+    config.training.eval_every = 2000
+    config.training.eval_batch_size = 4
     config.training.save_every = 1000
 
 
