@@ -39,6 +39,9 @@ class Progress:
         self._said = now
         rate = (self._done - self._before) / max(now - self._began, 1e-9)
         left = math.ceil((self._total - self._done) / max(rate, 1e-9))
-        self._say(
-            f"{self._done} of {self._total} {self._unit} | {rate:.1f} per second | {left} s to go"
-        )
+        self._say(f"{self._done} of {self._total} {self._unit} | {_speed(rate)} | {left} s to go")
+
+
+def _speed(rate: float) -> str:
+    """So many per second, or seconds for each where these are more than one."""
+    return f"{rate:.1f} per second" if rate >= 1 else f"{1 / max(rate, 1e-9):.1f} s each"

@@ -24,7 +24,7 @@ def test_speed_and_time_left(monkeypatch):
 
 
 def test_what_was_there_before_does_not_count_for_the_speed(monkeypatch):
-    assert lines(monkeypatch, [(2, 1)], done=7) == ["8 of 10 scenes | 0.5 per second | 4 s to go"]
+    assert lines(monkeypatch, [(2, 1)], done=7) == ["8 of 10 scenes | 2.0 s each | 4 s to go"]
 
 
 def test_lines_are_rare_but_for_the_last(monkeypatch):

@@ -11,6 +11,7 @@ from lgs_jax.inference.evaluation.protocols import GROUPS
 from lgs_jax.tasks import panels
 
 _DIGITS = {"psnr": 2, "consistency_psnr": 2}
+_ORDER = ("psnr", "ssim", "ssim_signed", "lpips")
 _SAMPLES = {"first": "one sample", "best": "best of K"}
 
 
@@ -25,10 +26,11 @@ def write(folder: pathlib.Path, results: Mapping[str, Any]) -> list[pathlib.Path
 def markdown(results: Mapping[str, Any]) -> str:
     """The figures as tables of Markdown."""
     request = results["request"]
+    count = request["num_samples"]
     lines = [
         f"# {results['protocol']}: {results['summary']}",
         "",
-        f"{request['model']}, {results['num_scenes']} scenes, {request['num_samples']} samples of "
+        f"{request['model']}, {results['num_scenes']} scenes, {count} sample{'s' * (count > 1)} of "
         f"each, seed {request['seed']}; data {results['data_sha256'][:16]}"
         + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
         "",
@@ -43,7 +45,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         ]
     scores = results["scores"]
     if scores:
-        measures = list(scores)
+        measures = [name for name in _ORDER if name in scores]
         lines += ["| views | samples | " + " | ".join(measures) + " |"]
         lines += ["| --- | --- |" + " --- |" * len(measures)]
         for group in next(iter(scores.values())):
