@@ -126,7 +126,8 @@ def save(
         "class_names": source.class_names if config["model"].get("num_classes") else (),
     }
     with files.replacing(path) as partial:
-        safetensors.numpy.save_file(arrays, partial, metadata={_ENTRY: json.dumps(about)})
+        # Not `save_file`, whose files only their owner may read.
+        partial.write_bytes(safetensors.numpy.save(arrays, metadata={_ENTRY: json.dumps(about)}))
     return path
 
 
