@@ -7,6 +7,7 @@
 | (default) | configs/vae.py | 2 CPU cores |
 | `long` | configs/vae.py:long | 2 CPU cores, hours |
 | `objects_small` | configs/vae.py:objects_small | 2 CPU cores, 45 minutes |
+| `rooms_small` | configs/vae.py:rooms_small, `--config.data.root=...` | 2 CPU cores, an hour |
 | `realestate10k` | configs/vae.py:realestate10k, `--config.data.root=...` | one GPU |
 | `mvimgnet` | configs/vae.py:mvimgnet, `--config.data.root=...` | one GPU |
 | `captures` | configs/vae.py:captures, `--config.data.root=...` | one GPU |
@@ -36,6 +37,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     variants = {
         "long": _long,
         "objects_small": _objects_small,
+        "rooms_small": _rooms_small,
         "realestate10k": _realestate10k,
         "mvimgnet": _mvimgnet,
         "captures": _captures,
@@ -152,6 +154,22 @@ def _objects_small(config: ml_collections.ConfigDict) -> None:
     config.training.eval_every = 2000
     config.training.eval_batch_size = 4
     config.training.save_every = 1000
+
+
+def _rooms_small(config: ml_collections.ConfigDict) -> None:
+    """Rooms from two near views, a third of them procedural; `--config.data.root=...`."""
+    _objects_small(config)
+    config.data.source = "realestate10k"
+    config.data.kind = "rooms"  # of the procedural ones
+    config.data.num_scenes = None
+    config.data.num_frames = 12
+    config.data.crop = "random"
+    config.data.flip = True
+    config.data.view_draws = 8
+    config.data.mix = ({"source": "procedural", "root": "", "num_scenes": 2000, "weight": 0.5},)
+    config.model.num_classes = 0
+    config.model.widths = (112, 168)
+    config.training.num_steps = 10_000
 
 
 def _small_real(config: ml_collections.ConfigDict) -> None:

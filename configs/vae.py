@@ -5,6 +5,7 @@
 | (default) | procedural rooms and objects, ray traced from a seed | 2 CPU cores, 12 minutes |
 | `long` | the same | 2 CPU cores, an hour |
 | `objects_small` | procedural objects | 2 CPU cores, 40 minutes; for samples |
+| `rooms_small` | RealEstate10K layout and procedural rooms | 2 CPU cores, an hour; for samples |
 | `realestate10k` | RealEstate10K layout, `--config.data.root=...` | one GPU |
 | `mvimgnet` | MVImgNet layout, `--config.data.root=...` | one GPU |
 | `captures` | folders with a transforms.json, `--config.data.root=...` | one GPU |
@@ -26,6 +27,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     variants = {
         "long": _long,
         "objects_small": _objects_small,
+        "rooms_small": _rooms_small,
         "realestate10k": _realestate10k,
         "mvimgnet": _mvimgnet,
         "captures": _captures,
@@ -141,6 +143,19 @@ def _objects_small(config: ml_collections.ConfigDict) -> None:
     config.training.ema_decay = 0.995
     config.training.eval_every = 1000
     config.training.save_every = 500
+
+
+def _rooms_small(config: ml_collections.ConfigDict) -> None:
+    """Two near views of rooms, a third of them procedural; `--config.data.root=...`."""
+    _objects_small(config)
+    config.data.source = "realestate10k"
+    config.data.kind = "rooms"  # of the procedural ones
+    config.data.num_scenes = None
+    config.data.num_frames = 12
+    config.data.crop = "random"
+    config.data.flip = True
+    config.data.mix = ({"source": "procedural", "root": "", "num_scenes": 2000, "weight": 0.5},)
+    config.training.num_steps = 4000
 
 
 def _small_real(config: ml_collections.ConfigDict) -> None:

@@ -21,10 +21,13 @@ from lgs_jax.training import settings as training_settings
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 VARIANTS = [
     ("vae.py", None),
+    ("vae.py", "rooms_small"),
     ("vae.py", "realestate10k"),
     ("vae.py", "paper"),
     ("splat_fit.py", None),  # its other variants need the data at once
     ("diffusion.py", None),
+    ("diffusion.py", "objects_small"),
+    ("diffusion.py", "rooms_small"),
     ("diffusion.py", "realestate10k"),
     ("diffusion.py", "paper"),
     ("pixel_diffusion.py", None),

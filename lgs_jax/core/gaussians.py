@@ -93,6 +93,7 @@ def concatenate(scenes: list[Gaussians]) -> Gaussians:
     )
 
 
+@jax.jit
 def transform(scene: Gaussians, b_from_a: Array) -> Gaussians:
     """Moves a scene given in frame `a` to frame `b` by a similarity [..., 4, 4].
 
