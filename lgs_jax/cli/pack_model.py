@@ -17,7 +17,7 @@ from lgs_jax.training import checkpoint
 def main(arguments: list[str]) -> int:
     """Writes the file; returns the exit status."""
     options = _parser().parse_args(arguments)
-    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "stop")}
+    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "guidance_known", "stop")}
     try:
         path = model_file.save(
             options.output,
@@ -50,5 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--paths", type=int, default=64, help="camera paths to keep, of as many held-out scenes")
     add("--steps", type=int, help="of the sampler, by default when the file is used")
     add("--guidance", type=float, help="scale of guidance, likewise")
+    add("--guidance-known", type=float, help="scale where a view is known, likewise")
     add("--stop", type=float, help="log-SNR at which the sampler ends, likewise")
     return parser

@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
     arguments = {
         "images": images,
         "context_cameras": views.cameras[np.array(known)] if known else None,
-        "class_label": _labels(options, model),
+        "class_label": _labels(options, model, at_random=not known),
         "steps": options.steps,
         "guidance_scale": options.guidance,
         "num_samples": options.num_samples,
@@ -115,10 +115,12 @@ def run(options: argparse.Namespace) -> None:
         webbrowser.open(page.resolve().as_uri())
 
 
-def _labels(options: argparse.Namespace, model: scene_model.SceneModel) -> Any:
+def _labels(
+    options: argparse.Namespace, model: scene_model.SceneModel, *, at_random: bool
+) -> Any:
     """The classes to sample: those asked for, else one of the model's own scenes' for each."""
     if options.class_label is None:
-        if not (model.class_names and model.path_classes):
+        if not (at_random and model.class_names and model.path_classes):
             return None
         rng = np.random.default_rng(options.seed)
         labels = rng.choice(sorted(set(model.path_classes)), options.num_samples)
@@ -299,7 +301,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--class-label",
         help="for a model with classes: a name or number, or one for each sample (car,tree); "
-        f"default: at random; {ANY_CLASS}: not told",
+        f"default: at random, of photographs not told; {ANY_CLASS}: not told",
     )
     add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
     add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")

@@ -161,7 +161,7 @@ def check_equal(latent_task: DiffusionTask, pixel_task: PixelDiffusionTask) -> N
     pairs = {name: [getattr(t.model, name) for t in (latent_task, pixel_task)] for name in _EQUAL}
     for name in ("image_size", "num_views"):
         pairs[name] = [getattr(t, name) for t in (latent_task, pixel_task)]
-    for name in ("name", "grid", "guidance", "guidance_interval", "rescale"):
+    for name in ("name", "grid", "guidance", "guidance_known", "guidance_interval", "rescale"):
         pairs[f"sampler.{name}"] = [getattr(t.sampler, name) for t in (latent_task, pixel_task)]
     different = [f"{name}: {a} and {b}" for name, (a, b) in pairs.items() if a != b]
     if different:
@@ -226,4 +226,4 @@ def time_in_turns(programs: Sequence[Timed], repeats: int) -> None:
 def _evaluations(task: DiffusionTask | PixelDiffusionTask, steps: int) -> int:
     """How often a sampler of so many steps asks the network; see `diffusion.samplers`."""
     calls = (2 if task.sampler.name == "heun" else 1) * steps + 1
-    return calls if task.sampler.guidance == 1.0 else 2 * calls
+    return calls if task.sampler.scales == (1.0, 1.0) else 2 * calls

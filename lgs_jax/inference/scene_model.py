@@ -204,14 +204,17 @@ class SceneModel:
             )
         own = self.task.sampler
         steps = own.steps if steps is None else steps
-        guidance_scale = own.guidance if guidance_scale is None else guidance_scale
+        if guidance_scale is None:
+            guidance_scale = own.scales[images is not None]
         labels = self._check_request(class_label, guidance_scale, num_samples)
         known, context = self._known(images, context_cameras)
         together, mask = self._arrange(_one_set(cameras), context)
         scene = self._to_scene(together)
         everything = np.zeros((len(together), *self.image_size, 3), np.float32)
         everything[mask] = known
-        sampler = dataclasses.replace(own, steps=steps, guidance=float(guidance_scale))
+        sampler = dataclasses.replace(
+            own, steps=steps, guidance=float(guidance_scale), guidance_known=None
+        )
         decoded, finite = self._sample(
             self.frozen,
             self.params,

@@ -85,11 +85,12 @@ class Denoising:
         """
         options, sampler = self.options, sampler or self.sampler
         denoise = self.denoise_fn(network, condition)
-        if sampler.guidance != 1.0:
+        if sampler.scales != (1.0, 1.0):
+            none, known = sampler.scales
             denoise = guidance.classifier_free(
                 denoise,
                 self.denoise_fn(network, condition.dropped()),
-                sampler.guidance,
+                jnp.where(jnp.any(condition.known_mask, axis=-1), known, none),
                 interval=sampler.guidance_interval or guidance.EVERYWHERE,
                 rescale=sampler.rescale,
                 process=options.process,

@@ -84,6 +84,8 @@ class SamplerSettings:
         schedule ends. Latents are noisy themselves, and what lies below that noise is better
         averaged out than drawn.
       guidance: scale of classifier-free guidance away from no known view and no class; 1: none.
+      guidance_known: the scale for scenes of which a view is known; None: the same. What is drawn
+        from nothing but a class stands more of it.
       guidance_interval: log-SNRs (low, high) between which guidance acts; None: everywhere.
       rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
       clip: largest size of a predicted normalised latent; 0: no limit.
@@ -95,6 +97,7 @@ class SamplerSettings:
     grid: Literal["time_uniform", "log_snr_uniform", "karras"] = "time_uniform"
     stop: float | None = None
     guidance: float = 1.0
+    guidance_known: float | None = None
     guidance_interval: tuple[float, float] | None = None
     rescale: float = 0.0
     clip: float = 0.0
@@ -103,11 +106,17 @@ class SamplerSettings:
     def __post_init__(self):
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
-        for name in ("guidance", "clip", "eval_scenes"):
-            if getattr(self, name) < 0:
+        for name in ("guidance", "guidance_known", "clip", "eval_scenes"):
+            if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if not 0.0 <= self.rescale <= 1.0:
             raise ValueError(f"rescale={self.rescale} must be between 0 and 1")
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ValueError(f"guidance_interval={interval} must be (low, high) with low < high")
+
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Guidance scales of scenes without and with a known view."""
+        known = self.guidance if self.guidance_known is None else self.guidance_known
+        return self.guidance, known

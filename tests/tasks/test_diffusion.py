@@ -243,6 +243,25 @@ def test_samples_end_where_the_denoiser_points(sampler, process, task, frozen, m
     np.testing.assert_allclose(empty, 0.2, rtol=1e-4)
 
 
+def test_scenes_with_a_known_view_may_be_guided_otherwise(frozen, monkeypatch):
+    """A network that answers x = 0.8 to whom a view or a class is told, and 0.2 to others."""
+    task = make(
+        frozen, diffusion={"kind": "x"}, sampler={"guidance": 3.0, "guidance_known": 1.5}
+    )
+
+    def answer(z, log_snr, condition):
+        told = condition.known_mask.any(1) | (condition.class_label >= 0)
+        return jnp.where(told[:, None, None, None, None], 0.8, 0.2) * jnp.ones_like(z)
+
+    stub(monkeypatch, task, answer)
+    condition = make_condition(task, tiny.make_views()[1])
+    mask = condition.known_mask.at[1].set(False)
+    condition = dataclasses.replace(condition, known_mask=mask, class_label=jnp.int32([-1, 1]))
+    latents = jax.jit(lambda c, k: task.sample({}, c, k))(condition, jax.random.key(0))
+    np.testing.assert_allclose(latents[0], 0.2 + 1.5 * 0.6, rtol=1e-4)
+    np.testing.assert_allclose(latents[1], 0.2 + 3.0 * 0.6, rtol=1e-4)
+
+
 def test_sampling_ends_at_the_level_that_is_asked_for(frozen, monkeypatch):
     """With what the network predicts there, here a tenth of the log-SNR."""
     for stop, expected in ((1.5, 0.15), (None, 1.2)):

@@ -37,10 +37,13 @@ def markdown(results: Mapping[str, Any]) -> str:
     ]
     if request["sampler"]:
         sampler = request["sampler"]
+        scale = sampler["guidance"]
+        if results["protocol"] != "unconditional" and sampler["guidance_known"] is not None:
+            scale = sampler["guidance_known"]
         told = ", class told" if request["tell_class"] else ""
         lines += [
             f"Sampler: {sampler['name']}, {sampler['steps']} steps, guidance "
-            f"{sampler['guidance']}{told}.",
+            f"{scale}{told}.",
             "",
         ]
     scores = results["scores"]

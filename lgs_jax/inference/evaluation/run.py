@@ -165,6 +165,8 @@ def _sampler(
         asked = {"steps": options.steps, "guidance": options.guidance}
         if options.tell_class and not model.task.model.num_classes:
             raise ValueError("tell_class is for a model with classes; this one has none")
+        if options.guidance is not None:
+            asked["guidance_known"] = options.guidance
         return dataclasses.replace(
             model.task.sampler, **{key: value for key, value in asked.items() if value is not None}
         )
