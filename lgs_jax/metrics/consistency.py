@@ -16,7 +16,6 @@ from jax.scipy import ndimage
 from lgs_jax.core import rays, rotations
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.metrics.image import MAX_PSNR
-from lgs_jax.metrics.mean import Mean
 from lgs_jax.rendering.output import Rendering
 
 Array = jax.Array
@@ -38,19 +37,6 @@ class Consistency:
     psnr: Array
     l1: Array
     valid: Array
-
-    def means(self, weights: Array | None = None) -> dict[str, Mean]:
-        """`consistency_psnr`, `consistency_l1` and `consistency_valid` over the pairs.
-
-        The first two are over the pairs with valid pixels; always read them with the third.
-        """
-        weights = jnp.broadcast_to(1.0 if weights is None else weights, self.valid.shape)
-        compared = jnp.where(self.valid > 0, weights, 0.0)
-        return {
-            "consistency_psnr": Mean.of(self.psnr, compared),
-            "consistency_l1": Mean.of(self.l1, compared),
-            "consistency_valid": Mean.of(self.valid, weights),
-        }
 
 
 def between(
@@ -83,7 +69,7 @@ def between(
         lambda *view: _warp(*view, depth_tolerance=depth_tolerance, min_alpha=min_alpha)
     )(*(_one_axis(x, cameras_a) for x in (a.depth, a.alpha, cameras_a, b, cameras_b)))
     error = jnp.clip(warped, 0.0, 1.0) - jnp.clip(_one_axis(a.rgb, cameras_a), 0.0, 1.0)
-    # 0 / 0 where nothing is valid: NaN, which `Mean` leaves out with weight 0.
+    # 0 / 0 where nothing is valid: NaN.
     count = valid.sum(axis=(-2, -1))
     mse, l1 = (
         jnp.where(valid, x.mean(axis=-1), 0.0).sum(axis=(-2, -1)) / count

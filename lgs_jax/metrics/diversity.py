@@ -11,8 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.metrics.mean import Mean
-
 Array = jax.Array
 
 
@@ -44,30 +42,6 @@ def mean_pairwise(distance: Callable[[Array, Array], Array], samples: Array) -> 
     # One pair after the other: all at once would hold K^2 / 2 pairs of feature maps.
     each = jax.lax.map(lambda pair: distance(samples[pair[0]], samples[pair[1]]), (first, second))
     return each.mean(axis=0)
-
-
-def measure(
-    samples: Array,
-    lpips: Callable[[Array, Array], Array] | None = None,
-    weights: Array | None = None,
-) -> dict[str, Mean]:
-    """Means over the views and scenes of samples [K, ..., H, W, 3] in [0, 1].
-
-    Args:
-      samples: renderings of K samples of each scene.
-      lpips: where given, its mean over pairs of samples is measured too.
-      weights: of the images, broadcasting to [...]; default 1.
-
-    Returns:
-      `diversity_deviation` and, with `lpips`, `diversity_lpips`.
-    """
-    means = {
-        "diversity_deviation": Mean.of(deviation_map(samples).mean(axis=(-2, -1)), weights),
-    }
-    if lpips is None:
-        return means
-    pairwise = mean_pairwise(lpips, jnp.clip(samples, 0.0, 1.0))
-    return means | {"diversity_lpips": Mean.of(pairwise, weights)}
 
 
 def _checked(samples: Array) -> Array:

@@ -245,9 +245,7 @@ def test_samples_end_where_the_denoiser_points(sampler, process, task, frozen, m
 
 def test_scenes_with_a_known_view_may_be_guided_otherwise(frozen, monkeypatch):
     """A network that answers x = 0.8 to whom a view or a class is told, and 0.2 to others."""
-    task = make(
-        frozen, diffusion={"kind": "x"}, sampler={"guidance": 3.0, "guidance_known": 1.5}
-    )
+    task = make(frozen, diffusion={"kind": "x"}, sampler={"guidance": 3.0, "guidance_known": 1.5})
 
     def answer(z, log_snr, condition):
         told = condition.known_mask.any(1) | (condition.class_label >= 0)

@@ -42,8 +42,7 @@ def markdown(results: Mapping[str, Any]) -> str:
             scale = sampler["guidance_known"]
         told = ", class told" if request["tell_class"] else ""
         lines += [
-            f"Sampler: {sampler['name']}, {sampler['steps']} steps, guidance "
-            f"{scale}{told}.",
+            f"Sampler: {sampler['name']}, {sampler['steps']} steps, guidance {scale}{told}.",
             "",
         ]
     scores = results["scores"]

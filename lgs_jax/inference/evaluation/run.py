@@ -77,6 +77,7 @@ def evaluate(
     changes: Mapping[str, Any] | None = None,
     lpips: Lpips | None = None,
     network: FeatureNetwork | None = None,
+    statistics: str | pathlib.Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
     """Scores the held-out scenes; writes results.json, results.md and a gallery into `folder`.
@@ -89,6 +90,7 @@ def evaluate(
       changes: keys of the model's `DataSettings` to change, such as `root`.
       lpips: measured where given.
       network: whose features give the distances between true and rendered images.
+      statistics: folder that keeps the features of the true images for other evaluations.
       say: told what happens.
 
     Raises:
@@ -130,6 +132,7 @@ def evaluate(
         tell_class=options.tell_class,
         lpips=lpips,
         network=network,
+        statistics=None if statistics is None else pathlib.Path(statistics),
     )
     num_parts = _score(kept, scorer, source, data, options.batch_size, count, say)
     found = kept.read(num_parts)

@@ -5,6 +5,8 @@ Letters: B scenes, V views of the latents, T held-out views, K samples, H, W ima
 
 import dataclasses
 import functools
+import hashlib
+import pathlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 
 from lgs_jax.inference.evaluation.protocols import Protocol
 from lgs_jax.inference.scene_model import SceneModel
-from lgs_jax.metrics import consistency, diversity, image
+from lgs_jax.metrics import consistency, diversity, image, statistics_cache
+from lgs_jax.metrics.feature_statistics import FeatureStatistics
 from lgs_jax.models import conditioning
 from lgs_jax.rendering.api import Rendering, render
 from lgs_jax.tasks import encoding, views
@@ -54,6 +57,8 @@ class Scorer:
       tell_class: whether the class of a scene is told.
       lpips: measured where given.
       network: whose features are returned, where given.
+      statistics: folder that keeps the features of the true images for other evaluations; None:
+        they are computed anew.
     """
 
     def __init__(
@@ -67,15 +72,18 @@ class Scorer:
         tell_class: bool = False,
         lpips: Lpips | None = None,
         network: FeatureNetwork | None = None,
+        statistics: pathlib.Path | None = None,
     ):
         self._model, self._protocol = model, protocol
         self._num_samples, self._lpips, self._network = num_samples, lpips, network
+        self._statistics = statistics
         self._mask = protocol.known_mask(model)
         self._sampler, self._tell_class = sampler, tell_class
         self._key = jax.random.key(seed)
         self._rendered = jax.jit(self._render)
         self._scores = jax.jit(self._compare)
         self._consistency = jax.jit(_neighbours_agree)
+        self._diversity = jax.jit(self._measure_diversity)
 
     def __call__(self, batch: Mapping[str, Any]) -> Scored:
         """The scores of a batch of the data pipeline.
@@ -98,11 +106,10 @@ class Scorer:
         if self._num_samples > 1:
             # The given views are shown, not imagined.
             free = np.flatnonzero(~np.pad(self._mask, (0, both.images.shape[1] - self._mask.size)))
-            spread = diversity.deviation_map(jnp.stack(kept)[:, :, free])
-            scenes["diversity_deviation"] = np.asarray(spread.mean(axis=(-3, -2, -1)))
+            scenes |= jax.device_get(self._diversity(jnp.stack(kept)[:, :, free]))
         features = None
         if self._network is not None:
-            features = tuple(np.asarray(self._network(x)) for x in (both.images, kept[0]))
+            features = self._true_features(both.images), np.asarray(self._network(kept[0]))
         return Scored(found, scenes, features)
 
     def render(self, batch: Mapping[str, Any], number: int) -> Rendering:
@@ -137,6 +144,28 @@ class Scorer:
         height, width = self._model.image_size
         scene = frozen.decode(latents, context.cameras)
         return render(scene, both.cameras, height=height, width=width)
+
+    def _true_features(self, images: Array) -> np.ndarray:
+        """Features [B, V + T, D] of the photographs, which are the same in every evaluation."""
+
+        def compute() -> FeatureStatistics:
+            features = np.asarray(self._network(images))
+            return FeatureStatistics.of(features.reshape(-1, features.shape[-1]), keep=True)
+
+        if self._statistics is None:
+            return compute().features.reshape(*images.shape[:2], -1)
+        seen = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+        origin = statistics_cache.Origin.of(self._network, seen, *images.shape[2:4])
+        kept = statistics_cache.cached(self._statistics, origin, compute, keep=True)
+        return kept.features.reshape(*images.shape[:2], -1)
+
+    def _measure_diversity(self, images: Array) -> dict[str, Array]:
+        """How much K samples [K, B, F, H, W, 3] differ at F views that were not given [B]."""
+        found = {"diversity_deviation": diversity.deviation_map(images).mean(axis=(-3, -2, -1))}
+        if self._lpips is not None:
+            pairs = diversity.mean_pairwise(self._lpips, jnp.clip(images, 0.0, 1.0))
+            found["diversity_lpips"] = pairs.mean(axis=-1)
+        return found
 
     def _compare(self, images: Array, truth: Array) -> dict[str, Array]:
         values = {

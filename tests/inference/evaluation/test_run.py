@@ -1,5 +1,6 @@
 """Evaluations of a tiny model: what they score, that they go on, and what they refuse."""
 
+import dataclasses
 import json
 import types
 
@@ -144,6 +145,22 @@ def test_from_nothing_there_is_nothing_to_compare_with(model, tmp_path):
     assert results["distances"]["images"] == SCENES * (tiny.VIEWS + DATA["target_views"])
     assert results["distances"]["fd_vgg16"] > 0
     assert (tmp_path / "u" / "gallery.png").exists()
+
+
+def test_features_of_photographs_are_kept_for_other_evaluations(model, tmp_path):
+    images = np.random.default_rng(0).uniform(0, 1, (2, 3, 16, 16, 3)).astype(np.float32)
+    reconstruction = protocols.PROTOCOLS["reconstruction"]
+
+    def features(network, images, folder):
+        scorer = scoring.Scorer(model, reconstruction, network=network, statistics=folder)
+        return scorer._true_features(images)
+
+    first = features(network(), images, tmp_path)
+    np.testing.assert_array_equal(first, features(network(), images, None))
+    other = dataclasses.replace(network(), function=lambda params, x: jnp.zeros((len(x), 6)))
+    np.testing.assert_array_equal(first, features(other, images, tmp_path))  # it is not asked
+    assert not features(other, images[:, :, ::-1], tmp_path).any()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_stopped_evaluation_goes_on(model, single, tmp_path, monkeypatch):
