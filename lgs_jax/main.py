@@ -2,7 +2,8 @@
 
 Stage 2 needs stage 1: `--config=configs/diffusion.py --config.autoencoder=runs/vae`.
 Any value of the configuration can be given: `--config.training.num_steps=2000`. The same command
-continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status 75.
+continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status 75. Traces of some
+steps: `--config.profile=100:105` (docs/profiling.md).
 """
 
 import pathlib
@@ -37,6 +38,9 @@ def main(argv: list[str]) -> None:
             train = training_settings.from_config(config)
             mesh.split_cpu(train.mesh, train.microbatch_size, train.evaluation_batch_size)
         run(config, WORKDIR.value or default_workdir(name), stop)
+    except processes.LostProcessError as error:
+        reporting.fail(error)
+        processes.end_at_once(processes.EXIT_STATUS)
     except (settings.SettingsError, report.DataError, *loop.ERRORS) as error:
         sys.exit(reporting.fail(error))
 
@@ -46,7 +50,7 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     train = training_settings.from_config(config)
     data = settings.build(pipeline.DataSettings, config["data"], "config.data")
     if DISTRIBUTED.value:
-        processes.join()
+        processes.join(train.heartbeat_seconds)
     print(compilation_cache.enable(), flush=True)
     source, held_out = sources = [pipeline.make_source(data, split) for split in ("train", "eval")]
     print(*(each.report.summary() for each in sources), sep="\n", flush=True)
@@ -66,6 +70,7 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
         write_visuals=visuals.write_visuals,
         constants=constants,
         stop=stop,
+        images_per_scene=data.context_views + data.target_views,
         data_report={"train": source.report.to_json(), "eval": held_out.report.to_json()},
     )
 

@@ -2,12 +2,18 @@
 
 import argparse
 
-from lgs_jax.cli import benchmark_data, benchmark_rasterizer, benchmark_sampling
+from lgs_jax.cli import (
+    benchmark_data,
+    benchmark_rasterizer,
+    benchmark_sampling,
+    benchmark_scaling,
+)
 
 _BENCHMARKS = {
     "data": benchmark_data.main,
     "rasterizer": benchmark_rasterizer.main,
     "sampling": benchmark_sampling.main,
+    "scaling": benchmark_scaling.main,
 }
 
 

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax.core import sharding
+
 Array = jax.Array
 
 
@@ -44,5 +46,17 @@ def convolve(
     return jnp.matmul(jnp.concatenate(patches, axis=-1), matrix, precision=precision)
 
 
-# A 3x3 convolution of maps [..., h, w, C]; its attributes and parameters are those of `nn.Conv`.
-Conv3x3 = functools.partial(nn.Conv, kernel_size=(3, 3), conv_general_dilated=convolve)
+class Conv3x3(nn.Conv):
+    """A 3x3 convolution of maps [..., h, w, C]; attributes and parameters are those of `nn.Conv`.
+
+    Of maps [B, V, h, w, C] each device of the mesh in context convolves its own.
+    """
+
+    kernel_size: Sequence[int] = (3, 3)
+    # Not a plain function, which Linen would take for a method.
+    conv_general_dilated: Any = functools.partial(convolve)
+
+    def __call__(self, x: Array) -> Array:
+        if x.ndim != 5:
+            return super().__call__(x)
+        return sharding.unfold_views(super().__call__(sharding.fold_views(x)), x)

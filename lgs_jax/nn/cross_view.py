@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from lgs_jax.core import sharding
 from lgs_jax.nn import attention
 
 Array = jax.Array
@@ -75,12 +76,13 @@ class CrossView(nn.Module):
             return x
         if self.mode == "resnet":
             return CrossViewResNet(dtype=self.dtype, name="resnet")(x, view_mask)
-        attend = attention.SelfAttention(self.num_heads, dtype=self.dtype, name=self.mode)
-        if self.mode == "attention":
-            return _attend_per_pixel(attend, x, view_mask)
-        if self.mode == "full":
-            return _attend_jointly(attend, x, view_mask)
-        raise ValueError(f"cross_view={self.mode!r} is not one of {MODES}")
+        if self.mode not in _ATTENTION:
+            raise ValueError(f"cross_view={self.mode!r} is not one of {MODES}")
+        apply, axes = _ATTENTION[self.mode]
+        attend = attention.SelfAttention(
+            self.num_heads, axes=axes, dtype=self.dtype, name=self.mode
+        )
+        return sharding.constrain(apply(attend, x, view_mask), *sharding.MAPS)
 
 
 def _attend_per_pixel(attend: nn.Module, x: Array, view_mask: Array | None) -> Array:
@@ -100,5 +102,14 @@ def _attend_jointly(attend: nn.Module, x: Array, view_mask: Array | None) -> Arr
         )
     if view_mask is not None:
         view_mask = jnp.repeat(view_mask, height * width, axis=1)
+    # The maps are small: rows are gathered, and the devices of a view ask for all of its tokens.
+    x = sharding.constrain(x, *sharding.MAPS[:2])
     tokens = x.reshape(batch, views * height * width, channels)
     return attend(tokens, view_mask).reshape(x.shape)
+
+
+# How the tokens are made, and the logical names of their dimensions.
+_ATTENTION = {
+    "attention": (_attend_per_pixel, ("scene", "height", None, "view")),
+    "full": (_attend_jointly, ("scene", "view")),
+}

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from lgs_jax.core import cameras as cameras_lib
-from lgs_jax.core import rays
+from lgs_jax.core import rays, sharding
 from lgs_jax.nn import attention, blocks, convolution, cross_view
 
 Array = jax.Array
@@ -40,8 +40,10 @@ class MultiViewBlock(nn.Module):
         x = blocks.ResidualBlock(self.features, dtype=self.dtype, name="residual")(x, embedding)
         if self.self_attention:
             tokens = x.reshape(*x.shape[:2], -1, self.features)
-            attend = attention.SelfAttention(self.num_heads, dtype=self.dtype, name="attention")
-            x = attend(tokens).reshape(x.shape)
+            attend = attention.SelfAttention(
+                self.num_heads, axes=sharding.MAPS, dtype=self.dtype, name="attention"
+            )
+            x = sharding.constrain(attend(tokens).reshape(x.shape), *sharding.MAPS)
         return cross_view.CrossView(
             self.cross_view_mode, num_heads=self.num_heads, dtype=self.dtype, name="cross_view"
         )(x, view_mask)

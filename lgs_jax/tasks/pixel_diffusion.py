@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from lgs_jax import settings
+from lgs_jax.core import sharding
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import process
@@ -29,7 +30,7 @@ from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import parameters, pixel_denoiser
 from lgs_jax.models.conditioning import Conditioning
 from lgs_jax.rendering.api import Rendering, render
-from lgs_jax.tasks import denoising, sample_metrics, sample_visuals, vae, views
+from lgs_jax.tasks import denoising, sample_metrics, sample_visuals, views
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
 
 Array = jax.Array
@@ -107,10 +108,16 @@ class PixelDiffusionTask:
         )
 
     def render(self, scene: Any, cameras: Cameras) -> Rendering:
-        """Renders scenes [B] at cameras [B, K], on black; each device draws its own scenes."""
+        """Renders scenes [B] at cameras [B, K], on black; each device draws its own."""
         height, width = self.image_size
-        options = {"height": height, "width": width, "depth_mode": None}
-        return render(scene, cameras, image_axes=vae.mesh_axes(cameras.batch_shape[0]), **options)
+        return render(
+            scene,
+            cameras,
+            height=height,
+            width=width,
+            depth_mode=None,
+            image_axes=sharding.image_spec(cameras.batch_shape, height),
+        )
 
     def raw(self, params: Any, z: Array, log_snr: Array, condition: Conditioning) -> Array:
         """The predicted clean images [B, V, H, W, 3] in [-1, 1]: the scene, rendered."""

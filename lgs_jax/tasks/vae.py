@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lgs_jax import settings
+from lgs_jax.core import sharding
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.losses import kl, perceptual, reconstruction
 from lgs_jax.metrics.mean import Mean
@@ -150,7 +151,7 @@ class VaeTask:
     ) -> Rendering:
         """Renders scenes [B] at cameras [B, K], on black; without depth unless asked for.
 
-        With `split`, each device of the mesh in context draws its own share of the B scenes.
+        With `split`, each device of the mesh in context draws its own scenes, views and rows.
         """
         height, width = self.image_size
         return render(
@@ -159,7 +160,7 @@ class VaeTask:
             height=height,
             width=width,
             depth_mode=depth_mode,
-            image_axes=mesh_axes(cameras.batch_shape[0]) if split else None,
+            image_axes=sharding.image_spec(cameras.batch_shape, height) if split else None,
         )
 
     def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
@@ -255,17 +256,6 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
                 "config.model reduces the images; change it, or give fewer config.model.widths"
             )
     return task
-
-
-def mesh_axes(num_scenes: int) -> tuple[str, ...] | None:
-    """All axes of the mesh in context, over which batches are split.
-
-    None for a single device, and for a few scenes that do not divide evenly: every device then
-    draws them all.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    split = not mesh.empty and mesh.size > 1 and num_scenes % mesh.size == 0
-    return mesh.axis_names if split else None
 
 
 def random_view_mask(key: Array, shape: tuple[int, int], dropout: float) -> Array:

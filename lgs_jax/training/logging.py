@@ -2,6 +2,7 @@
 
 metrics.jsonl   one line per logged step; a function of the configuration alone, so that a resumed
                 run leaves the same file as an uninterrupted one
+timings.jsonl   speed and where the time went, of every start of the run; only ever added to
 train.log       what the terminal showed, and the lines that it had no time for; with timings
 tensorboard/    the same scalars, with timings
 results.json    the last evaluation, times, versions, device, configuration
@@ -12,7 +13,7 @@ import math
 import pathlib
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax
@@ -48,7 +49,10 @@ class RunLog:
         self._board = None
         self._metrics = workdir / "metrics.jsonl"
         self._lines = _keep_lines(self._metrics, start_step, rewrite=primary)
+        timings = workdir / "timings.jsonl"
+        self._before = time_before(_keep_lines(timings, math.inf, rewrite=primary), start_step)
         if primary:
+            self._timings = timings.open("a")
             self._text = (workdir / "train.log").open("a")
             self._json = self._metrics.open("a")
             if tensorboard:
@@ -63,6 +67,7 @@ class RunLog:
         if self._primary:
             self._text.close()
             self._json.close()
+            self._timings.close()
         if self._board is not None:
             self._board.close()
 
@@ -86,6 +91,35 @@ class RunLog:
             self._json.flush()
         self.scalars(kind, step, values)
         return values
+
+    def write_time(
+        self, kind: str, step: int, seconds: Mapping[str, float], rates: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Adds a line to timings.jsonl, and the rates to TensorBoard.
+
+        Args:
+          kind: "start", "train" or "end".
+          step: how many are done.
+          seconds: spent in each phase since this start of the run.
+          rates: of the latest steps.
+
+        Returns:
+          the rates and the goodput of the whole run: the share of the time in which its processes
+          were there that went into steps which were not lost. Lost are those that a restart had to
+          repeat; not training are compilation, evaluation, saving, starting, and waits for data.
+        """
+        whole = add_times(self._before, seconds)
+        values = {**rates, "goodput": whole["train"] / sum(whole.values())}
+        line = {"step": step, "kind": kind, "time": time.time(), **values, "seconds": seconds}
+        if self._primary:
+            self._timings.write(json.dumps(line) + "\n")
+            self._timings.flush()
+        self.scalars("time", step, values)
+        return values
+
+    def spent(self, seconds: Mapping[str, float]) -> dict[str, float]:
+        """Seconds in each phase over all starts of the run; `seconds` are those since this one."""
+        return add_times(self._before, seconds)
 
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Adds scalars to TensorBoard only: timings, which no two runs share."""
@@ -119,64 +153,23 @@ class RunLog:
         self._text.flush()
 
 
-class Throughput:
-    """Steps per second, the share of time spent waiting for data, and the time that is left.
-
-    The first step is not counted: it compiles.
-    """
-
-    def __init__(self, num_steps: int, batch_size: int):
-        self._num_steps = num_steps
-        self._batch_size = batch_size
-        self._steps = 0
-        self._waited = 0.0
-        self._paused = 0.0
-        self._since: float | None = None
-
-    def start_step(self) -> None:
-        """A step has been handed to the device."""
-        if self._since is None:
-            self._since = time.monotonic()
-        else:
-            self._steps += 1
-
-    def waited(self, seconds: float) -> None:
-        """Time in which the loop waited for a batch."""
-        if self._since is not None:
-            self._waited += seconds
-
-    def paused(self, seconds: float) -> None:
-        """Time spent on something other than training: evaluation or saving."""
-        if self._since is not None:
-            self._paused += seconds
-
-    def report(self, step: int) -> dict[str, float]:
-        """Rates since the last report, and seconds to go; empty before anything was measured."""
-        if self._since is None or self._steps == 0:
-            return {}
-        seconds = max(time.monotonic() - self._since - self._paused, 1e-9)
-        rate = self._steps / seconds
-        report = {
-            "steps_per_second": rate,
-            "scenes_per_second": rate * self._batch_size,
-            "data_wait_share": min(self._waited / seconds, 1.0),
-            "seconds_left": (self._num_steps - step) / rate,
-        }
-        self._since, self._steps = time.monotonic(), 0
-        self._waited, self._paused = 0.0, 0.0
-        return report
-
-
 def progress_line(
     step: int, num_steps: int, metrics: Mapping[str, float], rates: Mapping[str, float]
 ) -> str:
     """One line for a person: step, loss, speed, time to go, and troubles if there are any."""
     parts = [f"step {step:>{len(str(num_steps))}}/{num_steps}", f"loss {metrics['loss']:.4g}"]
-    if rates:
+    if "steps_per_second" in rates:
         parts += [
             f"{rates['steps_per_second']:.3g} steps/s",
-            f"{rates['scenes_per_second']:.3g} scenes/s",
+            "p50/90/99 "
+            + "/".join(f"{rates[f'step_seconds_p{p}']:.2g}" for p in (50, 90, 99))
+            + " s",
+            f"{rates['images_per_second']:.3g} images/s",
+            f"MFU {rates['mfu']:.1%}"
+            if "mfu" in rates
+            else f"{rates['tflops_per_second']:.2g} TFLOP/s",
             f"data wait {rates['data_wait_share']:.0%}",
+            f"goodput {rates['goodput']:.0%}",
             f"ETA {duration(rates['seconds_left'])}",
         ]
     if metrics["nonfinite_steps"]:
@@ -184,6 +177,40 @@ def progress_line(
     if metrics["overflow_steps"]:
         parts.append(f"overflow in {metrics['overflow_steps']:.0f} steps")
     return " | ".join(parts)
+
+
+def time_before(lines: Sequence[Mapping[str, Any]], start_step: int) -> dict[str, float]:
+    """Seconds in each phase over the former starts of a run, from its timings.jsonl.
+
+    What they trained beyond the step from which it went on (`start_step` for the last of them) is
+    taken from "train" and called "lost". What a killed process did after its last line is unknown.
+    """
+    starts = [i for i, line in enumerate(lines) if line["kind"] == "start"]
+    total: dict[str, float] = {}
+    kept = start_step
+    for first, end in reversed(list(zip(starts, [*starts[1:], len(lines)]))):
+        attempt = lines[first:end]
+        seconds = dict(attempt[-1]["seconds"])
+        reached = [line["step"] for line in attempt]
+        trained = [line["seconds"]["train"] for line in attempt]
+        seconds["lost"] = seconds["train"] - float(np.interp(kept, reached, trained))
+        seconds["train"] -= seconds["lost"]
+        total = add_times(total, seconds)
+        kept = min(kept, attempt[0]["step"])
+    return total
+
+
+def add_times(one: Mapping[str, float], two: Mapping[str, float]) -> dict[str, float]:
+    """The sums, name by name."""
+    return {name: one.get(name, 0.0) + two.get(name, 0.0) for name in {**one, **two}}
+
+
+def time_line(seconds: Mapping[str, float]) -> str:
+    """One line for a person: where the time of a run went, the largest part first."""
+    total = sum(seconds.values())
+    parts = sorted(seconds.items(), key=lambda item: -item[1])
+    shown = (f"{name} {part / total:.1%}" for name, part in parts if part > 0.0005 * total)
+    return f"time {duration(total)}: {', '.join(shown)}"
 
 
 def duration(seconds: float) -> str:
@@ -213,7 +240,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _keep_lines(path: pathlib.Path, last_step: int, *, rewrite: bool) -> list[dict[str, Any]]:
+def _keep_lines(path: pathlib.Path, last_step: float, *, rewrite: bool) -> list[dict[str, Any]]:
     """The lines up to a step; later ones are dropped from the file too.
 
     A line that a kill has cut short can only be the last: it belongs to a step that was not saved.

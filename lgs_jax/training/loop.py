@@ -3,13 +3,16 @@
 The order of a run is fixed: workdir, mesh, abstract state, shardings, restore (own checkpoint, else
 `init_from`, else random), then: batch, step, the previous step's metrics, save, stop, evaluate.
 
+No step waits for the one before: the loop runs ahead of the devices by `profiling.RUN_AHEAD` steps
+and reads numbers back only where it logs, saves or evaluates (and, of several processes, where they
+agree on stopping).
+
 "Step s" is the state after s steps. A save at step s comes before the evaluation at step s, and a
 run that starts at a step whose evaluation is due and was not written does it first; so it does not
 matter at which moment a run was stopped.
 """
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +20,16 @@ from typing import Any, NoReturn
 
 import jax
 
-from lgs_jax.training import checkpoint, evaluation, logging, preemption, start, step
+from lgs_jax.training import (
+    checkpoint,
+    evaluation,
+    logging,
+    preemption,
+    processes,
+    profiling,
+    start,
+    watchdog,
+)
 from lgs_jax.training import mesh as meshes
 from lgs_jax.training import state as states
 from lgs_jax.training import workdir as workdirs
@@ -32,7 +44,12 @@ class NonFiniteError(RuntimeError):
 
 
 # Errors whose message says all that a person needs.
-ERRORS = (workdirs.WorkdirError, checkpoint.CheckpointError, NonFiniteError)
+ERRORS = (
+    workdirs.WorkdirError,
+    checkpoint.CheckpointError,
+    NonFiniteError,
+    processes.LostProcessError,
+)
 
 
 def train(
@@ -47,6 +64,7 @@ def train(
     constants: tuple[Any, ...] = (),
     stop: preemption.StopSignal | None = None,
     data_report: Mapping[str, Any] | None = None,
+    images_per_scene: int = 1,
 ) -> dict[str, Any]:
     """Trains a task to the end, or continues it from the newest checkpoint in the workdir.
 
@@ -63,6 +81,7 @@ def train(
         `tasks.task.Task`.
       stop: asks the run to save and stop; None: nothing does.
       data_report: what the data sources left out and why; written to data_report.json.
+      images_per_scene: views of a scene that a step sees, for the images per second.
 
     Returns:
       what was written to results.json.
@@ -72,9 +91,13 @@ def train(
       checkpoint.CheckpointError: if the newest checkpoint cannot be read.
       preemption.Preempted: after saving, if `stop` asked for it.
       NonFiniteError: after more than `max_nonfinite` steps in a row that are not finite.
+      processes.LostProcessError: if a step fails in a job of several processes.
     """
+    phases = watchdog.Phases()
     with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(watchdog.Watchdog(phases, settings.stall_seconds))
         run = start.open_run(task, settings, workdir, config_json, stack)
+        watch.folder = run.files
         if data_report is not None and jax.process_index() == 0:
             workdirs.write_json(run.files / "data_report.json", dict(data_report))
         constants = jax.device_put(constants, meshes.state_shardings(run.mesh, constants))
@@ -88,7 +111,44 @@ def train(
         )
         batches = train_batches(run.start_step)
         stack.callback(batches.close)
-        return _Loop(run, evaluator, constants, stop or preemption.StopSignal()).go(batches)
+        stack.callback(phases.close)
+        meters = phases, *_meters(run, phases, images_per_scene, stack)
+        loop = _Loop(run, evaluator, constants, stop or preemption.StopSignal(), *meters)
+        try:
+            with phases("train"):
+                return loop.go(batches)
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if jax.process_count() == 1 or not processes.from_backend(error):
+                raise
+            # Nothing is closed: a save in flight would wait for the process that is lost.
+            stack.pop_all()
+            phases.close()
+            raise processes.LostProcessError(error, run.place, loop.saved_step) from error
+
+
+def _meters(
+    run: start.Run, phases: watchdog.Phases, images: int, stack: contextlib.ExitStack
+) -> tuple[profiling.Throughput, profiling.Tracer]:
+    """What measures the run and what traces it; `stack` ends both."""
+    settings = run.settings
+    throughput = profiling.Throughput(
+        phases,
+        num_steps=settings.num_steps,
+        scenes=settings.batch_size,
+        images=images,
+        devices=(run.mesh.size, jax.devices()[0].device_kind),
+    )
+    stack.callback(throughput.close)
+    wanted = profiling.windows(settings.profile, settings.num_steps)
+    tracer = profiling.Tracer(
+        wanted if jax.process_index() == 0 else (),
+        run.files / "profile",
+        run.log.say,
+        phases,
+        shown=run.place / "profile",
+    )
+    stack.callback(tracer.close)
+    return throughput, tracer
 
 
 class _Loop:
@@ -100,6 +160,9 @@ class _Loop:
         evaluator: evaluation.Evaluator,
         constants: tuple[Any, ...],
         stop: preemption.StopSignal,
+        phases: watchdog.Phases,
+        throughput: profiling.Throughput,
+        tracer: profiling.Tracer,
     ):
         self.run = run
         self.constants = constants
@@ -107,15 +170,20 @@ class _Loop:
         self.log = run.log
         self.evaluator = evaluator
         self.stop = stop
+        self.phases = phases
+        self.throughput = throughput
+        self.tracer = tracer
         self.saved_step = run.start_step
         self.last_save = time.monotonic()
         self.began = time.monotonic()
-        self.throughput = logging.Throughput(run.settings.num_steps, run.settings.batch_size)
+        self.streaks: list[tuple[int, jax.Array]] = []  # of steps not looked at yet
 
     def go(self, batches: Iterator[Batch]) -> dict[str, Any]:
         """Runs to the end and writes the results."""
         settings, state = self.settings, self.run.state
         pending: tuple[int, dict[str, jax.Array]] | None = None
+        self.log.write_time("start", self.run.start_step, self.phases.so_far(), {})
+        self.tracer.check(self.run.start_step)
         if self.run.start_step < settings.num_steps:
             batch = self._next_batch(batches)
             train_step = self._compile(state, batch)
@@ -123,9 +191,11 @@ class _Loop:
             if done and settings.eval_every and done % settings.eval_every == 0:
                 pending = self._write(pending)
                 self._evaluate(done, state)
-            state, metrics = train_step(state, batch, self.constants)
-            self.throughput.start_step()
-            self._write(pending)  # waits for the previous step while this one is running
+            self.tracer.at(done, pending)
+            with jax.profiler.StepTraceAnnotation("train", step_num=done + 1):
+                state, metrics = train_step(state, batch, self.constants)
+            self.throughput.dispatched(metrics["loss"])
+            self._write(pending)  # if it is logged: waits for it while this one is running
             pending = (done + 1, metrics)
             save, leave = self._decide(done + 1)
             if save or leave:
@@ -136,56 +206,57 @@ class _Loop:
             if done + 1 < settings.num_steps:
                 batch = self._next_batch(batches)
         self._write(pending)
+        self.tracer.at(settings.num_steps, state)
         self._evaluate(settings.num_steps, state)
-        self.run.checkpoints.wait()
+        with self.phases("save"):
+            self.run.checkpoints.wait()
         return self._results()
 
     def _next_batch(self, batches: Iterator[Batch]) -> Batch:
-        began = time.monotonic()
-        batch = next(batches)
-        self.throughput.waited(time.monotonic() - began)
+        with self.phases("data"):
+            began = time.monotonic()
+            batch = next(batches)
+            busy = self.throughput.busy_since(began)
+        self.phases.move("data", "train", busy)  # nobody waited but the host
         return meshes.put_local_batch(self.run.mesh, batch)
 
     def _compile(self, state: states.TrainState, batch: Batch) -> Callable:
         """The compiled step. A batch of another shape is an error, not a silent recompilation."""
-        settings = self.settings
-        function = functools.partial(
-            step.train_step,
-            loss_fn=self.run.task.loss,
-            optimizer_settings=settings.optimizer,
-            num_steps=settings.num_steps,
-            ema_decay=settings.ema_decay,
-            accumulate_steps=settings.accumulate_steps,
-            seed=settings.seed,
-        )
-        shardings = jax.tree.map(lambda x: x.sharding, state)
-        jitted = jax.jit(
-            function,
-            donate_argnums=0,
-            out_shardings=(shardings, meshes.replicated(self.run.mesh)),
-        )
+        jitted = start.jit_step(self.run.task, self.settings, self.run.mesh, state)
         began = time.monotonic()
-        compiled = jitted.lower(state, batch, self.constants).compile()
+        with self.phases("compile"):
+            traced = jitted.trace(state, batch, self.constants)
+            compiled = traced.lower().compile()
+        flops = profiling.matmul_flops(traced.jaxpr)
+        self.throughput.begin(flops)
         text = f"compiled the training step in {time.monotonic() - began:.1f} s"
         if (memory := compiled.memory_analysis()) is not None:
             size = memory.argument_size_in_bytes + memory.temp_size_in_bytes
             text += f"; it needs {size / 2**30:.2f} GiB on each device"
+        text += f"; {flops / 1e9:.4g} GFLOP of matrix products in a step"
         self.log.say(text)
         return compiled
 
     def _write(self, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
-        """Logs a step whose turn it is, and ends a run that has stopped learning."""
+        """Logs a step whose turn it is; of the others nothing is read back from the devices."""
         if pending is None:
             return
         done, metrics = pending
-        streak = int(metrics["nonfinite_streak"])
+        self.streaks.append((done, metrics["nonfinite_streak"]))
         if done % self.settings.log_every == 0 or done == self.settings.num_steps:
             values = self.log.write("train", done, jax.device_get(metrics))
             rates = self.throughput.report(done)
-            self.log.scalars("time", done, rates)
+            rates = self.log.write_time("train", done, self.phases.so_far(), rates)
             line = logging.progress_line(done, self.settings.num_steps, values, rates)
             self.log.progress(line)
-        if streak > self.settings.max_nonfinite:
+            self._check_finite()
+
+    def _check_finite(self) -> None:
+        """Ends a run that has stopped learning; looks at the steps since it looked last."""
+        streaks, self.streaks = jax.device_get(self.streaks), []
+        for done, streak in streaks:
+            if streak <= self.settings.max_nonfinite:
+                continue
             raise NonFiniteError(
                 f"step {done}: the loss or its gradient was not finite {streak} times in a row "
                 f"(config.training.max_nonfinite={self.settings.max_nonfinite}); parameters are "
@@ -206,36 +277,41 @@ class _Loop:
         return save or late, leave
 
     def _save(self, done: int, state: states.TrainState, *, wait: bool) -> None:
-        began = time.monotonic()
-        if done != self.saved_step:
-            self.run.publish()
-            about = {"step": done, "seconds": self._seconds()} | logging.environment()
-            self.run.checkpoints.save(done, state, self.run.config, about)
-            self.saved_step, self.last_save = done, time.monotonic()
-        if wait:
-            self.run.checkpoints.wait()
-        self.throughput.paused(time.monotonic() - began)
+        self._check_finite()
+        with self.phases("save"):
+            if done != self.saved_step:
+                self.run.publish()
+                about = {"step": done, "seconds": self._seconds()} | logging.environment()
+                self.run.checkpoints.save(done, state, self.run.config, about)
+                self.saved_step, self.last_save = done, time.monotonic()
+            if wait:
+                self.run.checkpoints.wait()
 
     def _evaluate(self, done: int, state: states.TrainState) -> None:
         """Evaluates unless that was done before a restart; leaves if it is asked to stop."""
-        if self.log.last("eval", done) is not None:
-            return
+        if self.log.last("eval", done) is None:
+            with self.phases("evaluate"):
+                self._evaluate_now(done, state)
+
+    def _evaluate_now(self, done: int, state: states.TrainState) -> None:
         began = time.monotonic()
         visuals = (
             self.run.files / "visuals" / f"step_{done:08d}" if self.settings.visualize else None
         )
-        metrics = self.evaluator(
-            state.ema, visuals, lambda: preemption.agree(self.stop.requested)[0]
-        )
+        metrics = self.evaluator(state.ema, visuals, self._interrupted)
         if metrics is None:
             self._save(done, state, wait=True)
             self._leave(done)
         values = self.log.write("eval", done, metrics)
         self.run.publish()
-        seconds = time.monotonic() - began
-        self.throughput.paused(seconds)
         shown = " | ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
-        self.log.say(f"evaluation at step {done} | {shown} | took {logging.duration(seconds)}")
+        took = logging.duration(time.monotonic() - began)
+        self.log.say(f"evaluation at step {done} | {shown} | took {took}")
+
+    def _interrupted(self) -> bool:
+        """Whether to leave an evaluation; asked before each of its batches."""
+        self.phases.beat()
+        return preemption.agree(self.stop.requested)[0]
 
     def _seconds(self) -> float:
         """Wall time of the run, that before restarts included."""
@@ -247,18 +323,25 @@ class _Loop:
             f"{self.settings.num_steps}, saved in {self.run.place}; the same command continues it"
         )
         self.log.say(text)
+        self.log.write_time("end", done, self.phases.so_far(), {})
         raise preemption.Preempted(text)
 
     def _results(self) -> dict[str, Any]:
         steps = self.settings.num_steps
+        seconds = self.phases.so_far()
+        times = self.log.write_time("end", steps, seconds, {})
+        spent = self.log.spent(seconds)
         results = {
             "step": steps,
             "eval": self.log.last("eval", steps),
             "train": self.log.last("train"),
             "seconds": self._seconds(),
+            "goodput": times["goodput"],
+            "spent": spent,
             "seed": self.settings.seed,
             "config": self.run.config,
         } | logging.environment()
         self.log.write_results(results)
+        self.log.say(f"goodput {times['goodput']:.1%} | {logging.time_line(spent)}")
         self.log.say(f"finished {steps} steps; results in {self.run.place / 'results.json'}")
         return results

@@ -1,21 +1,25 @@
 """The device mesh and where arrays live on it.
 
-Two axes: `data` and `fsdp`. A batch is split over both; parameters are split over `fsdp` only, and
-with `fsdp=1` they are replicated.
+Four axes: `data` and `fsdp` split the scenes of a batch; `view` the views of a scene and `spatial`
+the rows of its maps, for scenes that are too large for a device, or devices that outnumber the
+scenes. Parameters are split over `fsdp` only, and with `fsdp=1` they are replicated.
+`core.sharding` has the rules.
+
+Letters: P processes.
 """
 
 import dataclasses
 import math
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from lgs_jax.core import sharding
 from lgs_jax.settings import SettingsError
-
-BATCH_AXES = ("data", "fsdp")
 
 # Splitting a small array costs a collective per use and frees next to nothing.
 _MIN_SPLIT_ELEMENTS = 2**14
@@ -29,14 +33,26 @@ class MeshSettings:
       data: devices along `data`, over which only the batch is split; -1: all that remain (of a
         CPU: its cores, as far as they divide the batch).
       fsdp: devices along `fsdp`, over which parameters and optimizer state are split too.
+      view: devices that share the views of a scene; must divide `data.context_views`.
+      spatial: devices that share the rows of a view; must divide the images' height.
     """
 
     data: int = -1
     fsdp: int = 1
+    view: int = 1
+    spatial: int = 1
 
     def __post_init__(self):
-        if self.fsdp < 1 or (self.data < 1 and self.data != -1):
-            raise ValueError(f"{self.data=} must be positive or -1, {self.fsdp=} positive")
+        if min(self.fsdp, self.view, self.spatial) < 1 or (self.data < 1 and self.data != -1):
+            raise ValueError(
+                f"{self.data=} must be positive or -1, {self.fsdp=}, {self.view=} and "
+                f"{self.spatial=} positive"
+            )
+
+    @property
+    def per_scene(self) -> int:
+        """Devices that work on one scene together."""
+        return self.view * self.spatial
 
 
 def cpu_devices(settings: MeshSettings, *batch_sizes: int, cores: int | None = None) -> int:
@@ -51,14 +67,15 @@ def cpu_devices(settings: MeshSettings, *batch_sizes: int, cores: int | None = N
       batch_sizes: of a microbatch and of an evaluation.
       cores: None: those that this process may use.
     """
+    one_row = settings.fsdp * settings.per_scene
     if settings.data != -1:
-        return settings.data * settings.fsdp
+        return settings.data * one_row
     if cores is None:
         affinity = getattr(os, "sched_getaffinity", None)  # not on every system
         cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     common = math.gcd(*batch_sizes)
-    most = max(cores, settings.fsdp)
-    fitting = (n for n in range(1, most + 1) if common % n == 0 and n % settings.fsdp == 0)
+    rows = range(1, max(cores // one_row, 1) + 1)
+    fitting = (n * one_row for n in rows if common % (n * settings.fsdp) == 0)
     return max(fitting, default=1)
 
 
@@ -73,22 +90,27 @@ def split_cpu(settings: MeshSettings, *batch_sizes: int) -> None:
         jax.config.update("jax_num_cpu_devices", cpu_devices(settings, *batch_sizes))
 
 
-def make(settings: MeshSettings) -> Mesh:
-    """The mesh over the devices of all processes.
+def make(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over some devices; None: those of all processes.
 
     Raises:
       SettingsError: if the axes do not multiply to the number of devices.
     """
-    count = jax.device_count()
-    data = count // settings.fsdp if settings.data == -1 else settings.data
-    if data * settings.fsdp != count:
+    count = jax.device_count() if devices is None else len(devices)
+    rest = settings.fsdp * settings.per_scene
+    data = count // rest if settings.data == -1 else settings.data
+    if data * rest != count:
         raise SettingsError(
-            f"config.mesh: data={settings.data} x fsdp={settings.fsdp} does not fit {count} "
-            "device(s); the product must be their number (data=-1 takes what remains)"
+            f"config.mesh: data={settings.data} x fsdp={settings.fsdp} x view={settings.view} x "
+            f"spatial={settings.spatial} does not fit {count} device(s); the product must be their "
+            "number (data=-1 takes what remains)"
         )
     # Linen's layers raise on the Explicit axes that make_mesh gives by default.
     return jax.make_mesh(
-        (data, settings.fsdp), BATCH_AXES, axis_types=(AxisType.Auto,) * len(BATCH_AXES)
+        (data, settings.fsdp, settings.view, settings.spatial),
+        sharding.MESH_AXES,
+        axis_types=(AxisType.Auto,) * len(sharding.MESH_AXES),
+        devices=devices,
     )
 
 
@@ -97,9 +119,47 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Leading axis split over all devices."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+def batch_shardings(mesh: Mesh, shapes: Any) -> Any:
+    """Shardings of the arrays of a whole batch, by their names; see `core.sharding`.
+
+    Raises:
+      SettingsError: if there are devices along `view` or `spatial` that would share nothing.
+    """
+    _check_shared_axes(mesh, shapes)
+
+    def of_array(path: Any, x: Any) -> NamedSharding:
+        names = sharding.names_in_batch(path[-1].key)
+        return NamedSharding(mesh, sharding.spec(x.shape, *names, mesh=mesh))
+
+    return jax.tree_util.tree_map_with_path(of_array, shapes)
+
+
+def _check_shared_axes(mesh: Mesh, shapes: Any) -> None:
+    """Raises SettingsError unless `view` and `spatial` split what they should of each scene.
+
+    Held-out views (`target`) stay whole where they do not divide.
+    """
+    for name, what in (
+        ("view", "the views (config.data.context_views)"),
+        ("height", "the rows of images and latents (config.data.height), two for each device"),
+    ):
+        (axis,) = sharding.RULES[name]
+        lengths = sorted(set(_lengths(shapes, name)))
+        whole = [n for n in lengths if sharding.spec((n,), name, mesh=mesh)[0] is None]
+        if mesh.shape[axis] > 1 and (whole or not lengths):
+            found = f"of which there are {whole}" if whole else "which this task's batches lack"
+            raise SettingsError(
+                f"config.mesh.{axis}={mesh.shape[axis]} must divide {what}, {found}; change one "
+                f"of them, or give config.mesh.{axis}=1"
+            )
+
+
+def _lengths(shapes: Any, name: str) -> Iterator[int]:
+    """Of all dimensions with a name in the arrays of a batch, held-out views left out."""
+    for path, x in jax.tree_util.tree_leaves_with_path(shapes):
+        names = sharding.names_in_batch(path[-1].key)
+        if name in names and path[0].key != "target":
+            yield x.shape[names.index(name)]
 
 
 def state_shardings(mesh: Mesh, tree: Any) -> Any:
@@ -124,28 +184,67 @@ def state_shardings(mesh: Mesh, tree: Any) -> Any:
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, accumulate_steps: int = 1) -> None:
-    """Raises SettingsError unless every device gets equally many scenes of every microbatch."""
-    if batch_size % (mesh.size * accumulate_steps):
+    """Raises SettingsError unless equally many scenes of every microbatch go to all devices."""
+    rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
+    if batch_size % (rows * accumulate_steps):
         raise SettingsError(
-            f"{batch_size=} must be a multiple of devices x accumulate_steps = "
-            f"{mesh.size} x {accumulate_steps}; change the batch size or accumulate_steps"
+            f"{batch_size=} must be a multiple of devices along data and fsdp x accumulate_steps = "
+            f"{rows} x {accumulate_steps}; change the batch size or accumulate_steps, or let "
+            "several devices share a scene (config.mesh.view, config.mesh.spatial)"
         )
 
 
 def put_local_batch(mesh: Mesh, batch: Any) -> Any:
-    """Puts this process's share of a batch on its devices; the result is the global batch."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
+    """Puts this process's share of a batch on its devices; the result is the global batch.
+
+    Every process brings the whole of its own scenes, equally many, whatever the mesh. Where devices
+    of several processes share scenes, the devices exchange what belongs elsewhere.
+
+    Raises:
+      SettingsError: if there are devices along `view` or `spatial` that would share nothing.
+    """
+    batch = jax.tree.map(np.asarray, batch)
+    count = jax.process_count()
+    shapes = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(x) * count, *x.shape[1:]), x.dtype), batch
     )
+    shardings = batch_shardings(mesh, shapes)
+    if _scenes_are_local(mesh):
+        return jax.tree.map(
+            lambda x, whole, sharding: jax.make_array_from_process_local_data(
+                sharding, x, whole.shape
+            ),
+            batch,
+            shapes,
+            shardings,
+        )
+    by_process = NamedSharding(_by_process(mesh), PartitionSpec("process"))
+    placed = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_process, x), batch)
+    return jax.device_put(placed, shardings)
 
 
 def put_global_batch(mesh: Mesh, batch: Any) -> Any:
-    """Splits a batch that every process holds in full over all devices."""
-    sharding = batch_sharding(mesh)
+    """Splits a batch that every process holds in full over all devices.
 
-    def put(x: Any) -> jax.Array:
-        x = np.asarray(x)
+    Raises:
+      SettingsError: if there are devices along `view` or `spatial` that would share nothing.
+    """
+    batch = jax.tree.map(np.asarray, batch)
+
+    def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(put, batch)
+    return jax.tree.map(put, batch, batch_shardings(mesh, batch))
+
+
+def _scenes_are_local(mesh: Mesh) -> bool:
+    """Whether the devices that share a scene are always of one process."""
+    rows = mesh.devices.reshape(-1, mesh.shape["view"] * mesh.shape["spatial"])
+    return all(len({device.process_index for device in row}) == 1 for row in rows)
+
+
+def _by_process(mesh: Mesh) -> Mesh:
+    """The same devices as [P, devices of a process]."""
+    devices = sorted(mesh.devices.flat, key=lambda device: device.process_index)
+    shape = (jax.process_count(), -1)
+    return Mesh(np.array(devices).reshape(shape), ("process", "local"))

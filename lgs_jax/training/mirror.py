@@ -17,7 +17,7 @@ from etils import epath
 from lgs_jax.training import workdir as workdirs
 
 # What a run that is continued reads or adds to.
-_CONTINUED = ("metrics.jsonl", "train.log")
+_CONTINUED = ("metrics.jsonl", "timings.jsonl", "train.log")
 
 
 class Mirror:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lgs_jax import settings
+from lgs_jax.training import profiling
 from lgs_jax.training.mesh import MeshSettings
 from lgs_jax.training.optimizer import OptimizerSettings
 
@@ -20,7 +21,8 @@ class TrainSettings:
       seed: of parameters, data and noise.
       ema_decay: decay of the average of the parameters; 0: the average is the parameters.
       init_from: workdir or checkpoint whose averaged parameters a new run starts from; "": random.
-      max_nonfinite: steps in a row that may be skipped for a loss or gradient that is not finite.
+      max_nonfinite: steps in a row that may be skipped for a loss or gradient that is not finite;
+        looked at where metrics are logged and before a save.
       log_every: steps between logged metrics.
       eval_every: steps between evaluations; 0: only at the end.
       eval_batch_size: scenes per batch of an evaluation; 0: `batch_size`.
@@ -32,6 +34,13 @@ class TrainSettings:
       stop_check_every: with several processes, steps between their agreements on stopping and on
         saving by time (a single process looks at every step).
       tensorboard: whether to write TensorBoard events.
+      stall_seconds: silence after which the watchdog reports, and after as long again ends the
+        process with status 76; compilation is not watched, evaluations and saves may take ten times
+        as long, and so may the first step; 0: no watchdog.
+      heartbeat_seconds: with several processes, silence after which one is taken for dead and the
+        others end.
+      profile: steps to trace, such as "100:105" or "100:105,2000:2005" (as Python's slices); "":
+        none. In a configuration it is the key `profile` at the top.
       optimizer: the optimizer and its learning rate.
       mesh: the devices.
     """
@@ -53,22 +62,27 @@ class TrainSettings:
     keep_checkpoints: int = 2
     stop_check_every: int = 10
     tensorboard: bool = True
+    stall_seconds: float = 600.0
+    heartbeat_seconds: int = 100
+    profile: str = ""
     optimizer: OptimizerSettings = dataclasses.field(default_factory=OptimizerSettings)
     mesh: MeshSettings = dataclasses.field(default_factory=MeshSettings)
 
     def __post_init__(self):
         positive = ("num_steps", "batch_size", "accumulate_steps", "max_nonfinite", "log_every")
-        positive += ("eval_scenes", "keep_checkpoints", "stop_check_every")
+        positive += ("eval_scenes", "keep_checkpoints", "stop_check_every", "heartbeat_seconds")
         for name in positive:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("eval_every", "eval_batch_size", "save_every", "save_every_seconds", "seed"):
+        not_negative = ("eval_every", "eval_batch_size", "save_every", "save_every_seconds", "seed")
+        for name in (*not_negative, "stall_seconds"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
         if not 0.0 <= self.ema_decay < 1.0:
             raise ValueError(f"{self.ema_decay=} must be at least 0 and below 1")
         if self.batch_size % self.accumulate_steps:
             raise ValueError(f"{self.batch_size=} must be a multiple of {self.accumulate_steps=}")
+        profiling.windows(self.profile, self.num_steps)
 
     @property
     def microbatch_size(self) -> int:
@@ -83,11 +97,11 @@ class TrainSettings:
 
 # The groups of a configuration; the tasks read those that the trainer does not.
 GROUPS = ("task", "seed", "data", "model", "loss", "metrics", "optimizer", "training", "mesh")
-GROUPS += ("autoencoder", "latents", "diffusion", "sampler")
+GROUPS += ("autoencoder", "latents", "diffusion", "sampler", "profile")
 
 
 def from_config(config: Mapping[str, Any]) -> TrainSettings:
-    """The settings in the groups `training`, `optimizer`, `mesh` and `seed` of a configuration.
+    """The settings in `training`, `optimizer`, `mesh`, `seed` and `profile` of a configuration.
 
     Raises:
       lgs_jax.settings.SettingsError: for unknown or missing groups and keys, and wrong values.
@@ -101,6 +115,7 @@ def from_config(config: Mapping[str, Any]) -> TrainSettings:
             OptimizerSettings, config.get("optimizer", {}), "config.optimizer"
         ),
         "mesh": settings.build(MeshSettings, config.get("mesh", {}), "config.mesh"),
+        "profile": str(config.get("profile", "")),  # a single number is refused as a text
     }
     training = config["training"]
     if twice := sorted(parts.keys() & training.keys()):

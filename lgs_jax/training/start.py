@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import pathlib
 import secrets
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lgs_jax.core import streams
-from lgs_jax.training import checkpoint, logging, mirror, workdir
+from lgs_jax.training import checkpoint, logging, mirror, step, workdir
 from lgs_jax.training import mesh as meshes
 from lgs_jax.training import optimizer as optimizers
 from lgs_jax.training import state as states
@@ -156,6 +157,30 @@ def abstract_state(task: Any, settings: TrainSettings, mesh: Mesh) -> states.Tra
         shapes,
         meshes.state_shardings(mesh, shapes),
     )
+
+
+def jit_step(
+    task: Any, settings: TrainSettings, mesh: Mesh, state: states.TrainState
+) -> jax.stages.Wrapped:
+    """The training step (state, batch, constants) -> (state, metrics), to be traced or compiled.
+
+    Args:
+      task: a `tasks.task.Task`.
+      settings: how to train.
+      mesh: the devices.
+      state: arrays or `abstract_state`; only the shardings are looked at. The step donates it.
+    """
+    function = functools.partial(
+        step.train_step,
+        loss_fn=task.loss,
+        optimizer_settings=settings.optimizer,
+        num_steps=settings.num_steps,
+        ema_decay=settings.ema_decay,
+        accumulate_steps=settings.accumulate_steps,
+        seed=settings.seed,
+    )
+    shardings = jax.tree.map(lambda x: x.sharding, state)
+    return jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
 
 
 def _place_state(

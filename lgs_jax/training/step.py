@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from lgs_jax.core import streams
-from lgs_jax.training import mesh as meshes
+from lgs_jax.core import sharding, streams
 from lgs_jax.training import optimizer as optimizers
 from lgs_jax.training import state as states
 
@@ -127,6 +126,7 @@ def _split(x: Array, parts: int) -> Array:
     Striding keeps the scenes of a device on it: its B / D rows are contiguous, so every part holds
     an equal share of them.
     """
-    spec = jax.sharding.PartitionSpec(None, meshes.BATCH_AXES)
     split = x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+    free = [jax.sharding.PartitionSpec.UNCONSTRAINED] * (x.ndim - 1)
+    spec = jax.sharding.PartitionSpec(None, sharding.BATCH_AXES, *free)
     return jax.lax.with_sharding_constraint(split, spec)

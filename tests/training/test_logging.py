@@ -21,41 +21,27 @@ def clock(monkeypatch):
     return Clock
 
 
-def test_throughput_leaves_out_compilation_pauses_and_the_first_step(clock):
-    rates = logging.Throughput(num_steps=100, batch_size=8)
-    rates.waited(50.0)
-    clock.now += 50  # compilation
-    rates.start_step()
-    assert rates.report(1) == {}
-    for _ in range(10):
-        clock.now += 1
-        rates.waited(0.25)
-        rates.start_step()
-    clock.now += 30
-    rates.paused(30)
-    report = rates.report(20)
-    assert report == {
-        "steps_per_second": pytest.approx(1.0),
-        "scenes_per_second": pytest.approx(8.0),
-        "data_wait_share": pytest.approx(0.25),
-        "seconds_left": pytest.approx(80.0),
-    }
-    clock.now += 2
-    rates.start_step()
-    assert rates.report(21)["steps_per_second"] == pytest.approx(0.5)  # of its own window
-
-
 def test_progress_line_shows_troubles_only_when_there_are_any():
     rates = {
         "steps_per_second": 2.0,
-        "scenes_per_second": 16.0,
+        "images_per_second": 96.0,
+        "step_seconds_p50": 0.5,
+        "step_seconds_p90": 0.51,
+        "step_seconds_p99": 1.25,
         "data_wait_share": 0.25,
+        "tflops_per_second": 1.5,
+        "goodput": 0.9,
         "seconds_left": 3661.0,
     }
     line = logging.progress_line(5, 100, METRICS, rates)
     assert line == (
-        "step   5/100 | loss 0.5 | 2 steps/s | 16 scenes/s | data wait 25% | ETA 1:01:01"
+        "step   5/100 | loss 0.5 | 2 steps/s | p50/90/99 0.5/0.51/1.2 s | 96 images/s | "
+        "1.5 TFLOP/s | data wait 25% | goodput 90% | ETA 1:01:01"
     )
+    line = logging.progress_line(5, 100, METRICS, rates | {"mfu": 0.413})
+    assert " | MFU 41.3% | " in line
+    assert "TFLOP" not in line
+    assert logging.progress_line(5, 100, METRICS, {"goodput": 0.0}) == "step   5/100 | loss 0.5"
     troubled = METRICS | {"nonfinite_steps": 2.0, "overflow_steps": 3.0}
     line = logging.progress_line(5, 100, troubled, {})
     assert line.endswith("skipped 2 steps (not finite) | overflow in 3 steps")
@@ -88,6 +74,7 @@ def test_only_the_first_process_writes(tmp_path, capsys):
         log.say("a")
         log.progress("b")
         log.write("train", 1, METRICS)
+        log.write_time("train", 1, {"train": 1.0}, {})
         log.write_results({})
         assert log.last("train") == METRICS  # but every process knows what was logged
     assert capsys.readouterr().out == ""
@@ -97,11 +84,12 @@ def test_only_the_first_process_writes(tmp_path, capsys):
 def test_tensorboard_gets_the_scalars(tmp_path):
     with logging.RunLog(tmp_path, start_step=0, tensorboard=True) as log:
         log.write("train", 1, METRICS)
-        log.scalars("time", 1, {"steps_per_second": 2.0})
+        log.write_time("train", 1, {"train": 1.0}, {"steps_per_second": 2.0})
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
     assert b"train/loss" in content
     assert b"time/steps_per_second" in content
+    assert b"time/goodput" in content
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The loop in one process: results, logs, evaluation, stopping, no retracing."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -126,6 +127,60 @@ def test_too_many_bad_steps_end_the_run(tmp_path):
     assert values["step"] == 2
     assert values["loss"] is None  # JSON has no NaN
     assert values["nonfinite_steps"] == 1
+    # It is looked at where it is logged, and before anything is saved.
+    rare = options | {"log_every": 100, "save_every": 8}
+    with pytest.raises(loop.NonFiniteError, match=r"step 7: .* 3 times in a row"):
+        toy.train(tmp_path / "rare", rare, task=toy.Toy(bad_steps=(4, 5, 6)))
+    assert not list((tmp_path / "rare" / "checkpoints").iterdir())
+
+
+class Reads:
+    """Which step was prepared when the training thread read an array or waited for one."""
+
+    def __init__(self, monkeypatch):
+        self.steps = []
+        self.prepared = 0
+        kind = type(toy.jnp.zeros(()))
+        value, wait = kind._value, kind.block_until_ready
+        monkeypatch.setattr(kind, "_value", property(lambda x: self.note() or value.fget(x)))
+        monkeypatch.setattr(kind, "block_until_ready", lambda x: self.note() or wait(x))
+        for name in ("asarray", "array"):  # of an array on the CPU, NumPy takes the memory itself
+            monkeypatch.setattr(np, name, self.convert(getattr(np, name)))
+        monkeypatch.setattr(toy, "make_batch", self.prepare(toy.make_batch))
+
+    def convert(self, function):
+        def convert(x, *arguments, **options):
+            if isinstance(x, toy.jax.Array):
+                self.note()
+            return function(x, *arguments, **options)
+
+        return convert
+
+    def note(self):
+        if threading.current_thread() is threading.main_thread():
+            self.steps.append(self.prepared)
+
+    def prepare(self, make_batch):
+        def make(step, size, seed=0):
+            self.prepared = step
+            return make_batch(step, size, seed)
+
+        return make
+
+
+def test_the_host_waits_for_no_step_that_it_does_not_log(tmp_path, monkeypatch):
+    options = SHORT | {"num_steps": 12, "log_every": 5, "eval_every": 0, "save_every": 0}
+    reads = Reads(monkeypatch)
+    x = toy.jnp.ones(())
+    for read in (float, int, np.asarray, toy.jax.device_get, toy.jax.block_until_ready):
+        reads.steps.clear()
+        read(x + 1)
+        assert reads.steps, read  # it would be seen
+    toy.train(tmp_path, options)
+    # Step 5 is read once step 6 runs, with the batch of index 5; likewise 10. At the end the last
+    # step is read, saved and evaluated.
+    during = set(reads.steps) - {0, 11, 10_000, 10_001, 10_002}
+    assert during == {5, 10}
 
 
 def test_save_by_time(tmp_path):

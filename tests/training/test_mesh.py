@@ -108,6 +108,8 @@ def test_a_run_continues_on_another_number_of_devices(runs):
         ({"data": 1}, (4, 4), 8, 1),
         ({"data": 2, "fsdp": 3}, (6, 6), 1, 6),
         ({"fsdp": 2}, (8, 8), 6, 4),
+        ({"view": 2, "spatial": 2}, (3, 6), 13, 12),  # three scenes of four devices each
+        ({"data": 1, "view": 2}, (1, 1), 1, 2),
     ],
 )
 def test_cpu_devices_use_the_cores_and_divide_every_batch(values, batches, cores, expected):
@@ -117,7 +119,10 @@ def test_cpu_devices_use_the_cores_and_divide_every_batch(values, batches, cores
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"fsdp": 3}, "does not fit 1 device"), ({"data": 2}, "data=2 x fsdp=1 does not fit 1")],
+    [
+        ({"fsdp": 3}, "does not fit 1 device"),
+        ({"data": 2}, "data=2 x fsdp=1 x view=1 x spatial=1 does not"),
+    ],
 )
 def test_a_mesh_that_does_not_fit(values, message):
     with pytest.raises(settings.SettingsError, match=message):
@@ -132,5 +137,6 @@ def test_a_batch_that_does_not_divide():
 
 
 def test_refuses_axes_without_devices():
-    with pytest.raises(ValueError, match="fsdp=0"):
-        meshes.MeshSettings(fsdp=0)
+    for name in ("fsdp", "view", "spatial"):
+        with pytest.raises(ValueError, match=f"{name}=0"):
+            meshes.MeshSettings(**{name: 0})

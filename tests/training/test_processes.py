@@ -1,5 +1,6 @@
 """Two real processes that train together, against one process; one of the two is killed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import toy
 
 from lgs_jax import settings
-from lgs_jax.training import checkpoint, processes
+from lgs_jax.training import checkpoint, loop, processes
 
 OPTIONS = {
     "num_steps": 24,
@@ -135,6 +136,37 @@ def test_processes_that_do_not_share_their_workdir_are_told_so(tmp_path):
     assert not list((tmp_path / "own").glob(".probe*"))
 
 
+def test_a_step_that_fails_in_a_job_of_several_says_what_to_do(tmp_path, monkeypatch):
+    """As the backends do it when a connection breaks; that they do, takes a minute to see."""
+    error = toy.jax.errors.JaxRuntimeError("Gloo all-reduce failed: Connection reset by peer")
+    assert processes.from_backend(error)
+    assert processes.from_backend(ValueError("UNKNOWN: Gloo AllGather failed: Read error"))
+    assert not processes.from_backend(ValueError("the evaluation set is empty"))
+
+    def fail(self, batches):
+        raise error
+
+    monkeypatch.setattr(loop._Loop, "go", fail)
+    with pytest.raises(toy.jax.errors.JaxRuntimeError, match="Gloo"):
+        toy.train(tmp_path, {"num_steps": 1})  # alone: an error like any other
+
+    def fail_as_one_of_two(self, batches):
+        monkeypatch.setattr(toy.jax, "process_count", lambda: 2)
+        raise error
+
+    abandoned = []
+    monkeypatch.setattr(loop._Loop, "go", fail_as_one_of_two)
+    monkeypatch.setattr(contextlib.ExitStack, "pop_all", lambda stack: abandoned.append(stack))
+    with pytest.raises(processes.LostProcessError) as found:
+        toy.train(tmp_path, {"num_steps": 1})
+    assert len(abandoned) == 1
+    message = str(found.value)
+    assert "process 0 of 2 cannot go on: Gloo all-reduce failed: Connection reset" in message
+    assert "Start all 2 again with the same command" in message
+    assert f"newest complete checkpoint in {tmp_path} (this process saved step 0)" in message
+    assert isinstance(found.value, loop.ERRORS)
+
+
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
@@ -147,7 +179,7 @@ def test_processes_that_do_not_share_their_workdir_are_told_so(tmp_path):
     ],
 )
 def test_a_process_that_cannot_know_the_others_says_so(monkeypatch, environment, message):
-    def initialize(*arguments):
+    def initialize(*arguments, heartbeat_timeout_seconds):
         assert arguments == ()  # no cluster: JAX itself would now look for one
         raise ValueError("coordinator_address should be defined.")
 
@@ -162,8 +194,10 @@ def test_a_process_that_cannot_know_the_others_says_so(monkeypatch, environment,
 
 def test_the_environment_names_the_processes(monkeypatch):
     asked = []
-    monkeypatch.setattr(toy.jax.distributed, "initialize", lambda *values: asked.append(values))
+    monkeypatch.setattr(
+        toy.jax.distributed, "initialize", lambda *values, **more: asked.append((values, more))
+    )
     for name, value in zip(processes.ENVIRONMENT, ("host:1234", "4", "0")):
         monkeypatch.setenv(name, value)
-    processes.join()
-    assert asked == [("host:1234", 4, 0)]
+    processes.join(heartbeat_seconds=30)
+    assert asked == [(("host:1234", 4, 0), {"heartbeat_timeout_seconds": 30})]

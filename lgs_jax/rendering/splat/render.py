@@ -12,12 +12,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lgs_jax.core import sharding
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.splat import constants, dispatch, projection
 
 Array = jax.Array
+ImageAxes = str | tuple[str, ...] | jax.sharding.PartitionSpec | None
 
 
 def render_gaussians(
@@ -36,7 +38,7 @@ def render_gaussians(
     eps2d: float = constants.EPS2D,
     capacity: int | None = None,
     tile_size: int | None = None,
-    image_axes: str | tuple[str, ...] | None = None,
+    image_axes: ImageAxes = None,
 ) -> Rendering:
     """Renders Gaussians [S..., N] into cameras [S..., ...]; see `rendering.api.render`.
 
@@ -57,9 +59,10 @@ def render_gaussians(
       capacity: most (splat, tile) pairs drawn per image; beyond it the farthest splats are cut and
         counted in `aux["overflow"]`. None sets no bound and is exact.
       tile_size: side of a tile in pixels; None chooses by the size of the image.
-      image_axes: axes of the mesh in context (`jax.set_mesh`) over which the images are split, the
-        first of the cameras' dimensions first; every device then draws its own. None leaves it to
-        the compiler, which is right but draws all images on all devices.
+      image_axes: axes of the mesh in context (`jax.set_mesh`) over which the first of the cameras'
+        dimensions is split, or a `PartitionSpec` of all of them and of the rows; every device then
+        projects and draws its own, from all splats of its scenes. None leaves it to the compiler,
+        which is right but draws all images on all devices.
 
     Returns:
       A Rendering; `aux["required"]` counts the (splat, tile) pairs of each image and
@@ -118,10 +121,58 @@ def _draw(
     implementation: str | None,
     capacity: int | None,
     tile_size: int | None,
-    image_axes: str | tuple[str, ...] | None,
+    image_axes: ImageAxes,
 ) -> Rendering:
+    draw = functools.partial(
+        _draw_rows,
+        lens=lens,
+        antialiased=antialiased,
+        depth_mode=depth_mode,
+        composite=functools.partial(
+            dispatch.composite,
+            implementation,
+            width=lens.width,
+            near=lens.near,
+            far=lens.far,
+            capacity=capacity,
+            tile_size=tile_size,
+        ),
+    )
+    lead = cameras.batch_shape
+    if image_axes is None:
+        return draw(scene, cameras, background, rows=jax.sharding.PartitionSpec(None))
+    images, rows = sharding.split_rows(image_axes, len(lead))
+    if capacity is not None and rows[-1] is not None:
+        raise ValueError(f"{capacity=} bounds whole images; it cannot go with {image_axes=}")
+    own = jax.sharding.PartitionSpec(
+        *(axes if scene.batch_shape[i] == lead[i] else None for i, axes in enumerate(images))
+    )
+    # No operation crosses images or rows, so there is nothing to check.
+    return jax.shard_map(
+        functools.partial(draw, rows=rows),
+        in_specs=(own, images, images),
+        out_specs=Rendering(rgb=rows, alpha=rows, depth=rows, aux=images),
+        check_vma=False,
+    )(scene, cameras, background)
+
+
+def _draw_rows(
+    scene: Gaussians,
+    cameras: Cameras,
+    background: Array,
+    *,
+    rows: jax.sharding.PartitionSpec,
+    lens: _Lens,
+    antialiased: bool,
+    depth_mode: str | None,
+    composite: Callable,
+) -> Rendering:
+    """Draws the rows of this device (all, where `rows` ends in None)."""
     lead, channels = cameras.batch_shape, scene.num_channels
     splats = projection.project(scene, cameras, **lens._asdict())
+    first_row, num_rows, row_axes = sharding.own_rows(rows, lens.height)
+    if row_axes:
+        splats = dataclasses.replace(splats, y=splats.y - first_row)
     shape = splats.x.shape
     opacities = jnp.broadcast_to(scene.opacities, shape)
     opacities = opacities * splats.compensation if antialiased else opacities
@@ -131,17 +182,8 @@ def _draw(
     folded = jax.tree.map(
         lambda a: a.reshape(math.prod(lead), *a.shape[len(lead) :]), (splats, opacities, features)
     )
-    composite = functools.partial(
-        dispatch.composite,
-        implementation,
-        height=lens.height,
-        width=lens.width,
-        near=lens.near,
-        far=lens.far,
-        capacity=capacity,
-        tile_size=tile_size,
-    )
-    blended, transmittance, aux = _split(composite, image_axes)(*folded)
+    blended, transmittance, aux = composite(*folded, height=num_rows)
+    aux = jax.lax.psum(aux, row_axes) if row_axes else aux
     blended, transmittance, aux = jax.tree.map(
         lambda a: a.reshape(*lead, *a.shape[1:]), (blended, transmittance[..., None], aux)
     )
@@ -163,17 +205,6 @@ def _check_options(
     for name, value in (("capacity", capacity), ("tile_size", tile_size)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be positive, or None for the default")
-
-
-def _split(composite: Callable, image_axes: str | tuple[str, ...] | None) -> Callable:
-    """Runs `composite` on every device's share of the images."""
-    if image_axes is None:
-        return composite
-    if jax.sharding.get_abstract_mesh().empty:
-        raise ValueError(f"{image_axes=} needs a mesh in context: with jax.set_mesh(mesh): ...")
-    by_image = jax.sharding.PartitionSpec(image_axes)
-    # No operation of the compositing crosses images, so there is nothing to check.
-    return jax.shard_map(composite, in_specs=by_image, out_specs=by_image, check_vma=False)
 
 
 def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:

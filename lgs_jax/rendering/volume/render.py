@@ -3,6 +3,7 @@
 Letters: S scenes (leading dimensions folded), R rays of a scene, C colour channels.
 """
 
+import dataclasses
 import functools
 import math
 from typing import Any, Protocol
@@ -10,7 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from lgs_jax.core import rays
+from lgs_jax.core import rays, sharding
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.volume import integrate
@@ -50,7 +51,7 @@ def render_field(
     far: float,
     implementation: str | None,
     key: Array | None = None,
-    image_axes: str | tuple[str, ...] | None = None,
+    image_axes: str | tuple[str, ...] | jax.sharding.PartitionSpec | None = None,
     **unknown: Any,
 ) -> Rendering:
     """Renders fields [S...] into cameras [S..., ...]; see `rendering.api.render`.
@@ -68,7 +69,8 @@ def render_field(
       implementation: None; there is only one.
       key: draws a place for each sample in its bin, instead of the middle.
       image_axes: axes of the mesh in context (`jax.set_mesh`) over which the first of the cameras'
-        dimensions is split; every device then draws its own. None leaves it to the compiler.
+        dimensions is split, or a `PartitionSpec` of all of them and of the rows; every device then
+        draws its own. None leaves it to the compiler.
       **unknown: options of other renderers, which are refused.
 
     Returns:
@@ -161,25 +163,38 @@ def _draw(
 
 
 def _drawer(scene: Field, lead: tuple[int, ...], image_axes: Any) -> Any:
-    """`_draw`, on every device for its share of the cameras' first dimension."""
+    """`_draw`, on every device for its share of the cameras and of the rows."""
     if image_axes is None:
         return _draw
-    if jax.sharding.get_abstract_mesh().empty:
-        raise ValueError(f"{image_axes=} needs a mesh in context: with jax.set_mesh(mesh): ...")
-    if not lead:
-        raise ValueError(f"{image_axes=} splits the cameras' first dimension, but there is none")
-    split, whole = jax.sharding.PartitionSpec(image_axes), jax.sharding.PartitionSpec()
+    images, rows = sharding.split_rows(image_axes, len(lead))
+    own = jax.sharding.PartitionSpec(*images[: len(scene.batch_shape)])
 
     def draw(scene: Field, cameras: Cameras, key: Array | None, **options: Any) -> Any:
-        # No operation crosses images, so there is nothing to check.
+        # No operation crosses images or rows, so there is nothing to check.
         return jax.shard_map(
-            functools.partial(_draw, **options),
-            in_specs=(split if scene.batch_shape else whole, split, whole),
-            out_specs=split,
+            functools.partial(_draw_rows, rows=rows, **options),
+            in_specs=(own, images, jax.sharding.PartitionSpec()),
+            out_specs=rows,
             check_vma=False,
         )(scene, cameras, key)
 
     return draw
+
+
+def _draw_rows(
+    scene: Field,
+    cameras: Cameras,
+    key: Array | None,
+    *,
+    rows: jax.sharding.PartitionSpec,
+    size: tuple[int, int],
+    limits: tuple[float, float],
+) -> integrate.Integrals:
+    """`_draw` of the rows of this device: an image whose centre lies higher."""
+    first_row, num_rows, _ = sharding.own_rows(rows, size[0])
+    intrinsics = cameras.intrinsics.at[..., 3].add(-first_row)
+    cameras = dataclasses.replace(cameras, intrinsics=intrinsics)
+    return _draw(scene, cameras, key, size=(num_rows, size[1]), limits=limits)
 
 
 def _background(background: Any, lead: tuple[int, ...], colors: Array) -> Array:
