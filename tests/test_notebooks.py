@@ -37,13 +37,13 @@ def sources(name):
     return ["".join(cell["source"]) for cell in code_cells(name)]
 
 
-# They compile trainings or much else: minutes on two cores.
-SLOW = ("train_the_autoencoder", "latent_diffusion", "your_own_photographs")
+# The others compile trainings or many other programs: a minute or two each.
+QUICK = ("splatting_from_scratch",)
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in NOTEBOOKS],
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NOTEBOOKS],
 )
 def test_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
