@@ -299,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--class-label",
         help="for a model with classes: a name or number, or one for each sample (car,tree); "
-        f"default: at random, of photographs not told; {ANY_CLASS}: not told",
+        f"default: at random, or not told where a view is given; {ANY_CLASS}: not told",
     )
     add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
     add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")

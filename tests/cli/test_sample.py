@@ -1,5 +1,7 @@
 """The command writes what it promises, and refuses what it cannot do."""
 
+import types
+
 import jax
 import numpy as np
 import pytest
@@ -174,6 +176,15 @@ def test_a_photograph_without_a_pose(command, tmp_path, capsys, focal_35mm):
     status, _ = command(f"--images={path}", "--known=1", "--overwrite")
     assert status == 1
     assert "view 1 has no photograph" in capsys.readouterr().err
+
+
+def test_a_class_is_drawn_at_random_only_where_no_view_says_what_is_there():
+    model = types.SimpleNamespace(class_names=("car", "tree"), path_classes=(0, 1))
+    options = types.SimpleNamespace(class_label=None, seed=0, num_samples=3)
+    assert set(sample._labels(options, model, at_random=True)) <= {"car", "tree"}
+    assert sample._labels(options, model, at_random=False) is None
+    asked = types.SimpleNamespace(class_label="tree", seed=0, num_samples=3)
+    assert sample._labels(asked, model, at_random=False) == "tree"
 
 
 @pytest.mark.parametrize("name", sample.PATHS)

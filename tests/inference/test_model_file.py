@@ -89,6 +89,11 @@ def test_sampler_settings_of_a_file_are_the_default(run, tmp_path):
     )
     np.testing.assert_array_equal(default, asked)
     assert np.abs(default - other).max() > 1e-4
+    known = model_file.save(
+        tmp_path / "c.safetensors", run, num_paths=1, sampler=chosen | {"guidance_known": 1.0}
+    )
+    assert lgs_jax.load(known).task.sampler.scales == (2.0, 1.0)
+    assert model.task.sampler.scales == (2.0, 2.0)
     with pytest.raises(settings.SettingsError, match="stepz"):
         model_file.save(tmp_path / "b.safetensors", run, sampler={"stepz": 3})
 
