@@ -8,6 +8,7 @@
 | `long` | configs/vae.py:long | 2 CPU cores, hours |
 | `objects_small` | configs/vae.py:objects_small | 2 CPU cores, 45 minutes |
 | `rooms_small` | configs/vae.py:rooms_small, `--config.data.root=...` | 2 CPU cores, an hour |
+| `mvimgnet_small` | configs/vae.py:mvimgnet_small, `--config.data.root=...` | 2 cores, an hour |
 | `realestate10k` | configs/vae.py:realestate10k, `--config.data.root=...` | one GPU |
 | `mvimgnet` | configs/vae.py:mvimgnet, `--config.data.root=...` | one GPU |
 | `captures` | configs/vae.py:captures, `--config.data.root=...` | one GPU |
@@ -38,6 +39,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
         "long": _long,
         "objects_small": _objects_small,
         "rooms_small": _rooms_small,
+        "mvimgnet_small": _mvimgnet_small,
         "realestate10k": _realestate10k,
         "mvimgnet": _mvimgnet,
         "captures": _captures,
@@ -169,6 +171,18 @@ def _rooms_small(config: ml_collections.ConfigDict) -> None:
     config.data.mix = ({"source": "procedural", "root": "", "num_scenes": 2000, "weight": 0.5},)
     config.model.num_classes = 0
     config.model.widths = (112, 168)
+    config.training.num_steps = 10_000
+
+
+def _mvimgnet_small(config: ml_collections.ConfigDict) -> None:
+    """Photographed objects, of a class that may be asked for; `--config.data.root=...`."""
+    _objects_small(config)
+    config.data.source = "mvimgnet"
+    config.data.num_scenes = None
+    config.data.gap_min, config.data.gap_max = 1, 2
+    config.data.flip = True
+    config.data.view_draws = 8
+    config.model.num_classes = 28  # of the set in docs/results.md; MVImgNet itself has 238
     config.training.num_steps = 10_000
 
 

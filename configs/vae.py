@@ -6,6 +6,7 @@
 | `long` | the same | 2 CPU cores, an hour |
 | `objects_small` | procedural objects | 2 CPU cores, 40 minutes; for samples |
 | `rooms_small` | RealEstate10K layout and procedural rooms | 2 CPU cores, an hour; for samples |
+| `mvimgnet_small` | MVImgNet layout, `--config.data.root=...` | 2 CPU cores, an hour; for samples |
 | `realestate10k` | RealEstate10K layout, `--config.data.root=...` | one GPU |
 | `mvimgnet` | MVImgNet layout, `--config.data.root=...` | one GPU |
 | `captures` | folders with a transforms.json, `--config.data.root=...` | one GPU |
@@ -28,6 +29,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
         "long": _long,
         "objects_small": _objects_small,
         "rooms_small": _rooms_small,
+        "mvimgnet_small": _mvimgnet_small,
         "realestate10k": _realestate10k,
         "mvimgnet": _mvimgnet,
         "captures": _captures,
@@ -156,6 +158,16 @@ def _rooms_small(config: ml_collections.ConfigDict) -> None:
     config.data.flip = True
     config.data.mix = ({"source": "procedural", "root": "", "num_scenes": 2000, "weight": 0.5},)
     config.training.num_steps = 4000
+
+
+def _mvimgnet_small(config: ml_collections.ConfigDict) -> None:
+    """Two neighbouring views of an arc around an object; `--config.data.root=...`."""
+    _objects_small(config)
+    config.data.source = "mvimgnet"
+    config.data.num_scenes = None
+    config.data.gap_min, config.data.gap_max = 1, 2
+    config.data.flip = True
+    config.training.num_steps = 3000
 
 
 def _small_real(config: ml_collections.ConfigDict) -> None:

@@ -3,8 +3,8 @@
 Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
 (`--transforms`, `--colmap`, `--llff`, or `--photos`, whose poses are computed), or are made up
 (`--path`). With `--known`, the photographs at those views are given to the model; without, the
-scene is imagined from nothing. One photograph without a pose (`--images`) is given to the model as
-a view of a made-up path.
+scene is imagined from nothing. One photograph without a pose (`--images`) becomes a view of one of
+the model's own paths (`--scene`) or, where it has none, of a made-up one.
 
 Without --model, the small model that comes with the package draws objects of all its kinds.
 
@@ -181,9 +181,7 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
             raise ValueError(
                 "--split=train is for scenes of data; give --data-root, or leave it out"
             )
-        if not 0 <= options.scene < len(model.paths):
-            raise ValueError(f"--scene={options.scene}: the paths are 0 to {len(model.paths) - 1}")
-        return _Views(model.paths[options.scene], {}, jnp.eye(4))
+        return _Views(_model_path(options, model), {}, jnp.eye(4))
     if "source" in capture and options.split == "train":
         raise ValueError("--split=train is for the model's own data, not for a capture of yours")
     data = dataclasses.replace(model.data, **capture)
@@ -198,6 +196,13 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
     return _Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
 
 
+def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> Cameras:
+    """The path [V] of the model that --scene chooses."""
+    if not 0 <= options.scene < len(model.paths):
+        raise ValueError(f"--scene={options.scene}: the paths are 0 to {len(model.paths) - 1}")
+    return model.paths[options.scene]
+
+
 def _entry(source: Source, data: DataSettings, options: argparse.Namespace) -> dict[str, Any]:
     """The scene in the views of the evaluation, or in the first of those that training draws."""
     if options.split == "train" and data.view_draws:
@@ -206,7 +211,7 @@ def _entry(source: Source, data: DataSettings, options: argparse.Namespace) -> d
 
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
-    """One photograph as the reference view of a made-up path."""
+    """One photograph as the reference view of one of the model's paths, or of a made-up one."""
     for name in (*CAPTURES, "data_root"):
         if getattr(options, name):
             flag = "--" + name.replace("_", "-")
@@ -218,15 +223,21 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _
         )
     path = options.images[0]
     pixels = image_lib.read_photograph(path)
+    own = None if options.path or model.paths is None else _model_path(options, model)
     fov_deg, origin = options.fov_deg, "--fov-deg"
     height, width = model.image_size
     box = crops.centre_box(pixels.shape[:2], width / height)
     if fov_deg is None and (focal := image_lib.exif_focal_length(path)) is not None:
         fov_deg, origin = np.rad2deg(2 * np.arctan((box[2] - box[0]) / 2 / focal)), "its EXIF data"
+    if fov_deg is None and own is not None:
+        fov_deg = np.rad2deg(2 * np.arctan(width / 2 / own.intrinsics[model.task.reference, 0]))
+        origin = "as what the model was trained on; set --fov-deg if you know it"
     if fov_deg is None:
         fov_deg, origin = FIELD_OF_VIEW_DEG, "a guess; set --fov-deg if you know it"
     print(f"{path}: {fov_deg:.0f} degrees wide after the crop to {width} x {height} ({origin})")
     cameras = make_path(options.path or PATHS[0], model.num_views, model.image_size, fov_deg)
+    if own is not None:
+        cameras = dataclasses.replace(cameras, world_from_cam=own.world_from_cam)
     shown = crops.crop_resize(pixels, box, height, width)
     return _Views(cameras, {model.task.reference: shown}, jnp.eye(4))
 
@@ -312,7 +323,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
-    add("--scene", type=int, default=0, help="which scene of the data; default: the first")
+    add("--scene", type=int, default=0, help="which scene or path of the data; default: the first")
     add(
         "--split",
         choices=("eval", "train"),
@@ -322,8 +333,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--fov-deg",
         type=_field_of_view,
-        help="horizontal, of a made-up path; default: as the photograph's EXIF data say, else "
-        f"{FIELD_OF_VIEW_DEG:.0f}",
+        help="horizontal, of a photograph or a made-up path; default: as the photograph's EXIF "
+        f"data say, else as in the model's paths, else {FIELD_OF_VIEW_DEG:.0f}",
     )
     add("--upscale", type=int, default=2, help="pictures are enlarged so many times")
     return parser

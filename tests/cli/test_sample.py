@@ -2,7 +2,9 @@
 
 import types
 
+import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_autoencoder as tiny
@@ -176,6 +178,30 @@ def test_a_photograph_without_a_pose(command, tmp_path, capsys, focal_35mm):
     status, _ = command(f"--images={path}", "--known=1", "--overwrite")
     assert status == 1
     assert "view 1 has no photograph" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fov_deg", [None, 60.0])
+def test_a_photograph_stands_on_a_path_of_the_model(tmp_path, fov_deg):
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "photo.png")
+    paths = jax.tree.map(
+        lambda *a: jnp.stack(a),
+        *(sample.make_path(name, 2, (tiny.SIZE, tiny.SIZE), 40.0) for name in sample.PATHS),
+    )
+    task = types.SimpleNamespace(reference=1)
+    model = types.SimpleNamespace(
+        paths=paths, task=task, num_views=2, image_size=(tiny.SIZE, tiny.SIZE)
+    )
+    options = sample._parser().parse_args([f"--images={tmp_path / 'photo.png'}", "--scene=1"])
+    options.fov_deg = fov_deg
+    views = sample._views(options, model)
+    assert list(views.images) == [1]
+    np.testing.assert_array_equal(views.cameras.world_from_cam, paths[1].world_from_cam)
+    half_width = tiny.SIZE / 2 / np.asarray(views.cameras.intrinsics)[:, 0]
+    np.testing.assert_allclose(half_width, np.tan(np.deg2rad((fov_deg or 40.0) / 2)), rtol=1e-5)
+    options.path = "orbit"
+    orbit = sample._views(options, model).cameras
+    made_up = sample.make_path("orbit", 2, model.image_size, fov_deg or 60.0)
+    chex.assert_trees_all_equal(orbit, made_up)
 
 
 def test_a_class_is_drawn_at_random_only_where_no_view_says_what_is_there():
