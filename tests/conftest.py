@@ -1,16 +1,25 @@
 """Settings shared by all tests."""
 
+import gc
 import os
 import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Nearly all of the time goes into compiling programs that run for milliseconds: without LLVM's
-# optimizations (XLA's own remain) that takes less than half as long.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 import pytest
 from absl import flags
+
+# Nearly all of the time goes into compiling programs that run for milliseconds: without LLVM's
+# optimizations (XLA's own remain) that takes less than half as long, and half of that again with
+# one plain function for each fusion, all in one module.
+XLA_FLAGS = ["--xla_backend_optimization_level=0"]
+if jax.__version_info__ < (0, 11):  # a flag that XLA does not know stops it
+    XLA_FLAGS += ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+os.environ.setdefault("XLA_FLAGS", " ".join(XLA_FLAGS))
+
+# Tracing makes millions of objects that live on; searching them for garbage takes a sixth of it.
+gc.set_threshold(100_000, 20, 20)
 
 # Grain reads absl flags, which nobody parses under pytest.
 flags.FLAGS.mark_as_parsed()

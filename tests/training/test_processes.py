@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -93,29 +94,46 @@ def test_two_processes_train_like_one(pair, tmp_path):
         assert (results["process_count"], results["device_count"]) == (count, 2)
 
 
-def test_the_loss_of_a_process_costs_no_more_than_the_steps_since_the_save(pair, tmp_path):
-    """What every launcher of several hosts relies on: start all again, get the same numbers."""
-    processes = launch([tmp_path] * 2, step_seconds=0.05)
+def kill_one(workdir, victim, *, steps, delay=0.0):
+    """Kills one of two processes a while after so many steps; the other one cannot go on."""
+    both = launch([workdir] * 2, step_seconds=0.05)
     try:
         end = time.monotonic() + _PATIENCE
-        while len(lines(tmp_path)) < 10:
+        while len(lines(workdir)) < steps:
             assert time.monotonic() < end, "no step was made in time"
-            assert [process.poll() for process in processes] == [None, None]
+            assert [process.poll() for process in both] == [None, None]
             time.sleep(0.01)
-        processes[1].send_signal(signal.SIGKILL)
-        # The other one cannot go on; a launcher ends it.
+        time.sleep(delay)
+        both[victim].send_signal(signal.SIGKILL)
         time.sleep(0.5)
-    finally:
-        for process in processes:
+    finally:  # a launcher ends the other
+        for process in both:
             process.kill()
             process.communicate()
-    assert processes[1].returncode == -signal.SIGKILL
-    assert lines(tmp_path)[-1]["step"] < OPTIONS["num_steps"]
-    output, _ = finish(launch([tmp_path] * 2))
+    assert both[victim].returncode == -signal.SIGKILL
+    assert lines(workdir)[-1]["step"] < OPTIONS["num_steps"]
+
+
+def assert_goes_on_to_the_end_of(pair, workdir):
+    output, _ = finish(launch([workdir] * 2))
     assert "continues from step" in output
-    assert (tmp_path / "metrics.jsonl").read_text() == (pair / "metrics.jsonl").read_text()
-    for one, two in zip(parameters(tmp_path), parameters(pair)):
+    assert (workdir / "metrics.jsonl").read_text() == (pair / "metrics.jsonl").read_text()
+    for one, two in zip(parameters(workdir), parameters(pair)):
         np.testing.assert_array_equal(one, two)
+
+
+def test_the_loss_of_a_process_costs_no_more_than_the_steps_since_the_save(pair, tmp_path):
+    """What every launcher of several hosts relies on: start all again, get the same numbers."""
+    kill_one(tmp_path, 1, steps=10)
+    assert_goes_on_to_the_end_of(pair, tmp_path)
+
+
+@pytest.mark.slow
+def test_five_losses_at_random_end_like_the_undisturbed_pair(pair, tmp_path):
+    rng = random.Random(0)
+    for steps in (3, 7, 11, 15, 19):
+        kill_one(tmp_path, rng.randrange(2), steps=steps, delay=rng.uniform(0, 0.1))
+    assert_goes_on_to_the_end_of(pair, tmp_path)
 
 
 def test_one_process_goes_on_where_two_were(pair, tmp_path):
