@@ -30,6 +30,34 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
 jax.config.update("jax_compilation_cache_dir", str(REPOSITORY / ".pytest_cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
+# The files that take longest, first: no process is then left alone with one of them at the end.
+LONG = (
+    "test_notebooks.py",
+    "test_configs.py",
+    "test_implementations.py",
+    "test_mesh_axes.py",
+    "test_resume.py",
+    "test_interrupt.py",
+    "test_autoencoder.py",
+    "test_lpips.py",
+    "test_encode_latents.py",
+    "test_vae.py",
+    "test_diffusion.py",
+    "test_pixel_diffusion_run.py",
+    "test_processes.py",
+    "test_diffusion_run.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps pytest-xdist from beginning with the files that have many tests."""
+    config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests of `LONG` first."""
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:

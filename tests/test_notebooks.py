@@ -37,14 +37,7 @@ def sources(name):
     return ["".join(cell["source"]) for cell in code_cells(name)]
 
 
-# The others compile trainings or many other programs: a minute or two each.
-QUICK = ("splatting_from_scratch",)
-
-
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NOTEBOOKS],
-)
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_runs(name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LGS_JAX_NOTEBOOK_STEPS", "2")
