@@ -57,7 +57,7 @@ SETTINGS = {
 }
 # Fields that are groups of the configuration, or keys, elsewhere than in their class.
 ELSEWHERE = {"config.training": {"seed", "optimizer", "mesh"}}
-PARTS_OF = {"benchmark": ("data", "rasterizer", "sampling")}
+PARTS_OF = {"benchmark": ("data", "rasterizer", "sampling", "scaling")}
 
 _HEAD = """# API reference
 

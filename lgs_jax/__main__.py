@@ -22,6 +22,8 @@ _PARTS = frozenset(
         "benchmark-rasterizer",
         "benchmark-rivals",
         "benchmark-sampling",
+        "benchmark-scaling",
+        "captures",
         "flag-parsing",
         "reporting",
     }

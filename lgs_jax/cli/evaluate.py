@@ -6,6 +6,10 @@
   reconstruction  the same views through the autoencoder alone
   re10k_2view     RealEstate10K, two views, 256 x 256, pixelSplat's choice of views
 
+The scenes are those that the model's own data hold out or, to see how it fares with what it never
+met, all of a capture of yours or a folder of such (`--transforms`, `--colmap`, `--llff`,
+`--photos`).
+
 Writes results.json (every scene's values, data hash, versions, seed), results.md (the tables, with
 95 % intervals over scenes) and gallery.png (best, middle and worst scenes). The same command goes
 on where it was stopped.
@@ -13,6 +17,7 @@ on where it was stopped.
   python -m lgs_jax evaluate --model=runs/diffusion --protocol=single_image --num-samples=8
   python -m lgs_jax evaluate --model=runs/diffusion --protocol=unconditional --features=inception \\
       --feature-weights=pt_inception-2015-12-05-6726825d.pth
+  python -m lgs_jax evaluate --model=runs/vae --protocol=reconstruction --transforms=captures
 """
 
 import argparse
@@ -20,7 +25,7 @@ import pathlib
 
 from absl import flags
 
-from lgs_jax.cli import reporting
+from lgs_jax.cli import captures, reporting
 from lgs_jax.data import report
 from lgs_jax.inference import scene_model
 from lgs_jax.inference.evaluation import protocols
@@ -50,7 +55,7 @@ def run(options: argparse.Namespace) -> None:
     _check(options)
     print(compilation_cache.enable(), flush=True)
     model = scene_model.load(options.model, autoencoder=options.autoencoder)
-    changes = {
+    changes = captures.settings(options) | {
         name: value
         for name, value in (("root", options.data_root), ("view_index", options.view_index))
         if value is not None
@@ -122,7 +127,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--protocol", required=True, choices=protocols.PROTOCOLS)
     add("--output", help="folder to write to; default: evaluation_PROTOCOL")
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
-    add("--data-root", help="where its data lie now; default: where the run found them")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--data-root", help="where its data lie now; default: where the run found them"
+    )
+    captures.add_flags(where, "other data than the model's")
     add("--view-index", help="JSON file of the views of each scene, such as pixelSplat's")
     add("--num-scenes", type=int, help="default: all that are held out")
     add("--num-samples", type=int, default=1, help="K, samples of each scene; default: 1")

@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.cli import reporting
+from lgs_jax.cli import captures, reporting
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
@@ -43,8 +43,6 @@ from lgs_jax.training import checkpoint, compilation_cache
 DEFAULT_MODEL = "objects-small"
 ANY_CLASS = "any"
 PATHS = ("orbit", "walk")
-# Formats of captures; the flags are their names.
-CAPTURES = ("transforms", "colmap", "llff", "photos")
 FIELD_OF_VIEW_DEG = 60.0
 PAGE = "view.html"
 _ARC_DEG = 60.0
@@ -175,15 +173,17 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
         fov_deg = options.fov_deg or FIELD_OF_VIEW_DEG
         cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
         return _Views(cameras, {}, jnp.eye(4))
-    capture = _capture(options)
-    if not capture and model.paths is not None:
+    capture = captures.settings(options)
+    if not capture and not options.data_root and model.paths is not None:
         if options.split == "train":
             raise ValueError(
                 "--split=train is for scenes of data; give --data-root, or leave it out"
             )
         return _Views(_model_path(options, model), {}, jnp.eye(4))
-    if "source" in capture and options.split == "train":
+    if capture and options.split == "train":
         raise ValueError("--split=train is for the model's own data, not for a capture of yours")
+    if options.data_root:
+        capture = {"root": options.data_root}
     data = dataclasses.replace(model.data, **capture)
     source = pipeline.make_source(data, options.split)
     print(source.report.summary())
@@ -212,7 +212,7 @@ def _entry(source: Source, data: DataSettings, options: argparse.Namespace) -> d
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
     """One photograph as the reference view of one of the model's paths, or of a made-up one."""
-    for name in (*CAPTURES, "data_root"):
+    for name in (*captures.FORMATS, "data_root"):
         if getattr(options, name):
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"--images is for a photograph without a pose; leave out {flag}")
@@ -240,17 +240,6 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _
         cameras = dataclasses.replace(cameras, world_from_cam=own.world_from_cam)
     shown = crops.crop_resize(pixels, box, height, width)
     return _Views(cameras, {model.task.reference: shown}, jnp.eye(4))
-
-
-def _capture(options: argparse.Namespace) -> dict[str, Any]:
-    """What differs from the model's own data for a capture of the user's."""
-    for name in CAPTURES:
-        if root := getattr(options, name):
-            own: dict[str, Any] = {"num_scenes": None, "holdout": ("*",), "drop_frames": ""}
-            if name == "photos":  # which are always read so
-                own |= {"background": "black", "exif": "auto"}
-            return {"source": name, "root": root, **own}
-    return {"root": options.data_root} if options.data_root else {}
 
 
 def default_path(model: scene_model.SceneModel) -> Cameras:
@@ -315,12 +304,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
     add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--transforms", help="your capture: a transforms.json, or its folder")
-    where.add_argument("--colmap", help="your capture: a folder with images and a COLMAP model")
-    where.add_argument("--llff", help="your capture: a folder with images and poses_bounds.npy")
-    where.add_argument(
-        "--photos", help="your capture: a video, or a folder of images without poses"
-    )
+    captures.add_flags(where, "your capture")
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene or path of the data; default: the first")

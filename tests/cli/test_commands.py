@@ -1,5 +1,6 @@
 """The front door: what commands there are, how they end, and what the shell completes."""
 
+import importlib
 import subprocess
 
 import pytest
@@ -16,6 +17,10 @@ def test_every_command_is_listed_with_what_it_does(capsys):
         assert len(front.summary(name)) > 20
     assert {"train", "sample", "export", "view", "prepare-data"} <= set(front.commands())
     assert "reporting" not in front.commands()
+    for name in front.commands():  # and nothing that is only a part of another
+        module = importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
+        assert callable(module.main)
+        assert name == "benchmark" or not name.startswith("benchmark-")
 
 
 def test_unknown_commands_are_refused_with_a_guess(capsys):

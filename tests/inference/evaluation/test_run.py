@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_autoencoder as tiny
+from PIL import Image
 
 from lgs_jax import __main__, settings, tasks
 from lgs_jax.data import pipeline
 from lgs_jax.data.report import Finding
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.data.sources.procedural import ProceduralSource
 from lgs_jax.inference import scene_model
 from lgs_jax.inference.evaluation import protocols, run, scoring
 from lgs_jax.metrics import image
@@ -236,6 +238,36 @@ def test_the_command(model, tmp_path, monkeypatch, capsys):
     assert "# reconstruction: scenes from all V views" in printed
     assert __main__.main([*fixed, "--lpips-resize-to=64"]) == 1
     assert "--lpips-resize-to has no effect without --lpips" in capsys.readouterr().err
+
+
+def test_the_command_takes_captures_in_place_of_the_models_data(
+    model, tmp_path, monkeypatch, capsys
+):
+    """All scenes of the folder, and no part of a mixture that the model was trained on."""
+    capture = tmp_path / "captures" / "vase"
+    capture.mkdir(parents=True)
+    made = ProceduralSource(num_scenes=1, num_frames=8, height=24, width=32)[0]
+    frames = []
+    for i, pixels in enumerate(made.images):
+        Image.fromarray(pixels).save(capture / f"{i}.png")
+        matrix = made.world_from_cam[i] @ np.diag([1.0, -1.0, -1.0, 1.0])
+        frames.append({"file_path": f"{i}.png", "transform_matrix": matrix.tolist()})
+    camera = dict(zip(("fl_x", "fl_y", "cx", "cy"), made.intrinsics[0].tolist()))
+    (capture / "transforms.json").write_text(json.dumps(camera | {"frames": frames}))
+    data = dataclasses.replace(model.data, mix=({"num_scenes": 5, "weight": 0.5},), num_scenes=30)
+    mixed = scene_model.SceneModel(model.frozen, model.task, model.params, data=data)
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: mixed)
+    folder = tmp_path / "out"
+    fixed = ["evaluate", "--model=x", "--protocol=reconstruction", f"--output={folder}"]
+    status = __main__.main([*fixed, f"--transforms={capture.parent}"])
+    printed = capsys.readouterr()
+    assert status == 0, printed.err
+    results = json.loads((folder / "results.json").read_text())
+    assert [scene["key"] for scene in results["scenes"]] == ["vase"]
+    assert "1 of 1 scenes, 8 of 8 frames" in printed.out
+    with pytest.raises(SystemExit):
+        __main__.main([*fixed, f"--transforms={capture}", "--data-root=x"])
+    assert "not allowed with argument" in capsys.readouterr().err
 
 
 def test_overflow_is_an_error(model, monkeypatch):

@@ -1,0 +1,40 @@
+"""Flags for captures of the user's, in place of the data that a model was trained on."""
+
+import argparse
+from typing import Any
+
+# By flag, which is also the source's name in `DataSettings`.
+FORMATS = {
+    "transforms": "a transforms.json, or its folder",
+    "colmap": "a folder with images and a COLMAP model",
+    "llff": "a folder with images and poses_bounds.npy",
+    "photos": "a video, or a folder of images without poses",
+}
+
+
+def add_flags(group: argparse._MutuallyExclusiveGroup, what: str) -> None:
+    """Adds one flag for each format; `what` begins their help."""
+    for name, text in FORMATS.items():
+        group.add_argument(f"--{name}", help=f"{what}: {text}")
+
+
+def settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The keys of `DataSettings` that differ for the capture asked for; empty where there is none.
+
+    All of its scenes are held out, whole, and nothing else is mixed with them.
+    """
+    for name in FORMATS:
+        if root := getattr(options, name):
+            changes: dict[str, Any] = {
+                "source": name,
+                "root": root,
+                "num_scenes": None,
+                "holdout": ("*",),
+                "drop_frames": "",
+                "view_index": "",
+                "mix": (),
+            }
+            if name == "photos":  # which are always read so
+                changes |= {"background": "black", "exif": "auto"}
+            return changes
+    return {}
