@@ -2,6 +2,7 @@
 
 import importlib
 import subprocess
+import sys
 
 import pytest
 
@@ -72,3 +73,18 @@ def test_the_shell_completes_commands_options_and_files(capsys, monkeypatch, tmp
     assert complete("lgs-jax", "export", "ro") == {"room.ply"}
     assert completion.main(["zsh"]) == 0
     assert capsys.readouterr().out.startswith("autoload -U +X bashcompinit")
+
+
+def test_help_does_not_wait_for_jax():
+    """The package imports JAX with the first thing that needs it."""
+    program = """
+import sys
+import lgs_jax.__main__
+lgs_jax.__main__.main(["--help"])
+assert "jax" not in sys.modules
+assert {*lgs_jax.__all__} <= {*dir(lgs_jax)}
+assert all(getattr(lgs_jax, name) for name in lgs_jax.__all__)
+assert "jax" in sys.modules
+assert not hasattr(lgs_jax, "nothing")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
