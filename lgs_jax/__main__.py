@@ -10,7 +10,9 @@ import importlib
 import importlib.resources
 import os
 import pkgutil
+import signal
 import sys
+import types
 
 from lgs_jax import cli
 from lgs_jax.cli import reporting
@@ -28,6 +30,7 @@ _PARTS = frozenset(
         "reporting",
     }
 )
+_STOPPED, _STOPPED_STATUS = "stopped", 130
 
 
 def commands() -> list[str]:
@@ -44,8 +47,9 @@ def summary(name: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Runs a command; returns the exit status. Without arguments: this program's own."""
+    as_program = arguments is None
+    arguments = sys.argv[1:] if as_program else arguments
     if arguments[:1] == ["--debug"]:
         os.environ[reporting.DEBUG] = "1"
         arguments = arguments[1:]
@@ -63,11 +67,30 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"no command {name!r}{hint}; commands: {', '.join(known)}", file=sys.stderr)
         return 2
     try:
-        module = importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
-        return module.main(rest) or 0
+        return _load(name, leave_at_once=as_program).main(rest) or 0
     except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
-        return 130
+        print(_STOPPED, file=sys.stderr)
+        return _STOPPED_STATUS
+
+
+def _load(name: str, *, leave_at_once: bool) -> types.ModuleType:
+    """Imports a command, which takes seconds.
+
+    Ctrl-C may end the program there and then, for nothing has begun; as an exception it is lost or
+    becomes another one in the extension modules that are being imported.
+    """
+    if leave_at_once:
+        before = signal.signal(signal.SIGINT, _leave)
+    try:
+        return importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
+    finally:
+        if leave_at_once:
+            signal.signal(signal.SIGINT, before)
+
+
+def _leave(number: int, frame: types.FrameType | None) -> None:
+    os.write(sys.stderr.fileno(), f"{_STOPPED}\n".encode())
+    os._exit(_STOPPED_STATUS)
 
 
 if __name__ == "__main__":

@@ -88,3 +88,27 @@ assert "jax" in sys.modules
 assert not hasattr(lgs_jax, "nothing")
 """
     subprocess.run([sys.executable, "-c", program], check=True, stdout=subprocess.PIPE)
+
+
+def test_ctrl_c_while_a_command_is_imported_ends_the_program():
+    """There an extension module would make something else of the exception."""
+    program = """
+import importlib
+import signal
+import sys
+import lgs_jax.__main__
+
+
+def import_module(name):
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("while initializing the extension")
+
+
+importlib.import_module = import_module
+sys.argv = ["lgs-jax", "sample"]
+lgs_jax.__main__.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "stopped\n")
