@@ -34,7 +34,12 @@ VARIANTS = [
     ("pixel_diffusion.py", "realestate10k"),
     ("pixel_diffusion.py", "paper"),
 ]
-SAME_SHAPES = [("long", None), ("mvimgnet", "realestate10k"), ("captures", "realestate10k")]
+SAME_SHAPES = [
+    ("long", None),
+    ("mvimgnet_small", "objects_small"),
+    ("mvimgnet", "realestate10k"),
+    ("captures", "realestate10k"),
+]
 DENOISING_MEANS = {"x_mse", "x_mse_one_view", "loss_snr_-6", "x_mse_snr_6_one_view"}
 DENOISING_MEANS |= {"sample_psnr_known"}
 MEANS = {
@@ -114,7 +119,7 @@ def test_shapes_of_init_step_and_evaluation(file, variant):
     assert MEANS[config["task"]] <= means.keys()
 
 
-@pytest.mark.parametrize("variant", [None, *(name for name, _ in SAME_SHAPES), "paper"])
+@pytest.mark.parametrize("variant", [None, "long", "mvimgnet", "captures", "paper"])
 def test_the_rival_is_as_large_as_latent_diffusion(variant):
     """What `benchmark sampling` holds equal, and the splats and the patch of stage 1."""
     rival, latent, first = (
@@ -131,13 +136,17 @@ def test_the_rival_is_as_large_as_latent_diffusion(variant):
 
 @pytest.mark.parametrize(("variant", "like"), SAME_SHAPES)
 def test_other_variants_have_networks_that_were_checked(variant, like):
-    """Accepted like the one with the same networks, whose shapes the test above has followed."""
+    """Accepted like the one with the same networks but for classes, whose shapes were followed."""
     config, first = load("diffusion.py", variant), load("vae.py", variant)
     for each in (config, first):
         training_settings.from_config(each)
         settings.build(pipeline.DataSettings, each["data"], "config.data")
     tasks.make_task("vae", first)
-    assert config["model"] == load("diffusion.py", like)["model"]
+    classes = {"num_classes": config["model"]["num_classes"]}
+    assert config["model"] == load("diffusion.py", like)["model"] | classes
+    assert first["model"] == load("vae.py", like)["model"]
+    drawn = {"view_draws": None}
+    assert config["data"] | drawn == first["data"] | drawn
     assert first["model"] == load("vae.py", like)["model"]
     for key in ("source", "height", "width", "context_views", "target_views", "reference"):
         assert config["data"].get(key) == first["data"].get(key), key
