@@ -144,7 +144,6 @@ def test_other_variants_have_networks_that_were_checked(variant, like):
     tasks.make_task("vae", first)
     classes = {"num_classes": config["model"]["num_classes"]}
     assert config["model"] == load("diffusion.py", like)["model"] | classes
-    assert first["model"] == load("vae.py", like)["model"]
     drawn = {"view_draws": None}
     assert config["data"] | drawn == first["data"] | drawn
     assert first["model"] == load("vae.py", like)["model"]
