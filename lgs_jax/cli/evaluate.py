@@ -109,6 +109,10 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, name) and getattr(options, needs) == "none":
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} has no effect without --{needs}")
+    if options.tell_class and captures.settings(options):
+        raise ValueError(
+            "--tell-class has no effect on captures, which have no classes; leave it out"
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

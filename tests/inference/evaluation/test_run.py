@@ -265,6 +265,8 @@ def test_the_command_takes_captures_in_place_of_the_models_data(
     results = json.loads((folder / "results.json").read_text())
     assert [scene["key"] for scene in results["scenes"]] == ["vase"]
     assert "1 of 1 scenes, 8 of 8 frames" in printed.out
+    assert __main__.main([*fixed, f"--transforms={capture}", "--tell-class"]) == 1
+    assert "captures, which have no classes" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         __main__.main([*fixed, f"--transforms={capture}", "--data-root=x"])
     assert "not allowed with argument" in capsys.readouterr().err
