@@ -4,7 +4,7 @@ NAME is a file of configs/experiments, such as `compression`, or a path. Every c
 every seed; what is finished is not done again, so the same command goes on where it was stopped.
 Writes table.md, values.json and plot.png. Flags after `--` go to every training.
 
-  python -m lgs_jax experiments compression --output=runs/compression
+  python -m lgs_jax experiments compression --output=runs/compression --jobs=2
   python -m lgs_jax experiments cross_view -- --config.training.num_steps=200
 """
 
@@ -42,6 +42,7 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
         chosen,
         folder,
         only=options.only,
+        jobs=options.jobs,
         extra=extra,
         say=lambda text: print(text, flush=True),
     )
@@ -60,4 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     add("name", metavar="NAME", help="of configs/experiments, or a path")
     add("--output", help="folder of the runs and the table; default: runs/NAME")
     add("--only", nargs="+", metavar="CASE", default=[], help="these cases alone")
+    add(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="trainings at a time, each on its own part of the CPU's cores; default: 1",
+    )
     return parser

@@ -1,6 +1,9 @@
 """Experiments train each case once, say what came out, and refuse what does not fit."""
 
 import json
+import os
+import pathlib
+import sys
 
 import pytest
 
@@ -32,20 +35,32 @@ def make(**changes):
     return Experiment(**fixed | changes)
 
 
+class Finished:
+    """A process that ended well."""
+
+    def poll(self):
+        return 0
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Trainings that write results at once; the flags of each, by workdir."""
     calls = {}
 
-    def train(flags, where, extra):
+    def start(flags, where, extra, cores):
         assert where not in calls
+        if where.name == "diffusion":
+            stage_1 = pathlib.Path(flags[2].removeprefix("--config.autoencoder="))
+            assert (stage_1 / "results.json").exists()
         calls[where] = [*flags, *extra]
         where.mkdir(parents=True)
         value = float(len(calls))
         results = {"eval": {"target_psnr": value, "loss": value}}
         (where / "results.json").write_text(json.dumps(results))
+        return Finished()
 
-    monkeypatch.setattr(experiment, "_train", train)
+    monkeypatch.setattr(experiment, "_start", start)
+    monkeypatch.setattr(experiment, "_POLL_SECONDS", 0)
     return calls
 
 
@@ -118,6 +133,66 @@ def test_a_training_that_fails_is_named(tmp_path, monkeypatch):
         experiment.run(make(), tmp_path, say=lambda text: None)
 
 
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """Sets what runs in place of each training; it finds its workdir in `where`."""
+
+    def write(text):
+        path = tmp_path / "program"
+        path.write_text(
+            f"#!{sys.executable}\nimport json, os, pathlib, signal, sys, time\n"
+            f"where = pathlib.Path(sys.argv[3].removeprefix('--workdir='))\n{text}"
+        )
+        path.chmod(0o755)
+        monkeypatch.setattr(experiment.sys, "executable", str(path))
+
+    return write
+
+
+@pytest.mark.skipif(
+    len(getattr(os, "sched_getaffinity", lambda _: [])(0)) < 2, reason="needs two cores"
+)
+def test_jobs_run_at_the_same_time_on_cores_of_their_own(tmp_path, program):
+    """Each waits for the other, so one after the other they would not come to an end."""
+    program(
+        "where.mkdir(parents=True)\n"
+        "cores = sorted(os.sched_getaffinity(0))\n"
+        "(where / 'started').write_text('')\n"
+        "while len(list(where.parents[2].glob('*/*/*/started'))) < 2: time.sleep(0.01)\n"
+        "(where / 'results.json').write_text(json.dumps({'cores': cores, 'eval': {'x': 1.0}}))\n"
+    )
+    said = []
+    chosen = make(
+        stages={"vae": STAGES["vae"]}, cases={"plain": {}}, columns={"x": "vae:eval/x"}, rank="x"
+    )
+    values = experiment.run(chosen, tmp_path / "out", jobs=2, say=said.append)
+    assert values == {"plain": [{"x": 1.0}, {"x": 1.0}]}
+    assert [text.partition("]")[0] for text in said] == ["[1 of 2, 0:00:00", "[2 of 2, 0:00:00"]
+    results = (tmp_path / "out").glob("*/*/vae/results.json")
+    cores = [core for path in results for core in json.loads(path.read_text())["cores"]]
+    assert sorted(cores) == sorted(os.sched_getaffinity(0))
+
+
+@pytest.mark.skipif(
+    len(getattr(os, "sched_getaffinity", lambda _: [])(0)) < 2, reason="needs two cores"
+)
+def test_a_failure_lets_the_other_training_save(tmp_path, program):
+    program(
+        "where.mkdir(parents=True)\n"
+        "def save(*_):\n"
+        "    (where / 'saved').write_text('')\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "(where / 'started').write_text('')\n"
+        "while len(list(where.parents[2].glob('*/*/*/started'))) < 2: time.sleep(0.01)\n"
+        "if 'seed1' in str(where): sys.exit(3)\n"
+        "time.sleep(60)\n"
+    )
+    with pytest.raises(ExperimentError, match=r"status 3; see .*shared/seed1/vae.log"):
+        experiment.run(make(cases={"plain": {}}), tmp_path, jobs=2, say=lambda text: None)
+    assert (tmp_path / "shared" / "seed0" / "vae" / "saved").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -136,6 +211,9 @@ def test_missing_experiments_cases_and_columns_are_named(trained, tmp_path, caps
     assert "there is no experiment" in capsys.readouterr().err
     with pytest.raises(ExperimentError, match="no case 'H/9'; the cases are plain, H/8, eps"):
         experiment.run(make(), tmp_path, only=["H/9"])
+    if hasattr(os, "sched_getaffinity"):
+        with pytest.raises(ExperimentError, match="jobs is 999; expected 1 to"):
+            experiment.run(make(), tmp_path, jobs=999)
     columns = {"dB": "vae:eval/psnr"}
     with pytest.raises(ExperimentError, match="has no eval/psnr, which column 'dB' asks for"):
         experiment.run(make(columns=columns, rank="dB"), tmp_path, say=lambda text: None)
