@@ -3,8 +3,8 @@
 Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
 (`--transforms`, `--colmap`, `--llff`, or `--photos`, whose poses are computed), or are made up
 (`--path`). With `--known`, the photographs at those views are given to the model; without, the
-scene is imagined from nothing. One photograph without a pose (`--images`) becomes a view of one of
-the model's own paths (`--scene`) or, where it has none, of a made-up one.
+scene is imagined from nothing. One photograph without a pose (`--images`) becomes the reference
+view of one of the same paths (`--scene`), or of a made-up one.
 
 Without --model, the small model that comes with the package draws objects of all its kinds.
 
@@ -173,13 +173,14 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
         fov_deg = options.fov_deg or FIELD_OF_VIEW_DEG
         cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
         return _Views(cameras, {}, jnp.eye(4))
-    capture = captures.settings(options)
-    if not capture and not options.data_root and model.paths is not None:
-        if options.split == "train":
-            raise ValueError(
-                "--split=train is for scenes of data; give --data-root, or leave it out"
-            )
+    if model.paths is not None and not options.data_root and not captures.settings(options):
         return _Views(_model_path(options, model), {}, jnp.eye(4))
+    return _data_views(options, model)
+
+
+def _data_views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
+    """A scene of the model's own data, or of a capture."""
+    capture = captures.settings(options)
     if capture and options.split == "train":
         raise ValueError("--split=train is for the model's own data, not for a capture of yours")
     if options.data_root:
@@ -198,6 +199,8 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
 
 def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> Cameras:
     """The path [V] of the model that --scene chooses."""
+    if options.split == "train":
+        raise ValueError("--split=train is for scenes of data; give --data-root, or leave it out")
     if not 0 <= options.scene < len(model.paths):
         raise ValueError(f"--scene={options.scene}: the paths are 0 to {len(model.paths) - 1}")
     return model.paths[options.scene]
@@ -211,11 +214,10 @@ def _entry(source: Source, data: DataSettings, options: argparse.Namespace) -> d
 
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
-    """One photograph as the reference view of one of the model's paths, or of a made-up one."""
-    for name in (*captures.FORMATS, "data_root"):
+    """One photograph as the reference view of a path of the model or its data, or a made-up one."""
+    for name in captures.FORMATS:
         if getattr(options, name):
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"--images is for a photograph without a pose; leave out {flag}")
+            raise ValueError(f"--images is for a photograph without a pose; leave out --{name}")
     if len(options.images) > 1:
         raise ValueError(
             f"--images takes one photograph, got {len(options.images)}; several need poses: put "
@@ -223,7 +225,10 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _
         )
     path = options.images[0]
     pixels = image_lib.read_photograph(path)
-    own = None if options.path or model.paths is None else _model_path(options, model)
+    own = None
+    if not options.path:
+        has_paths = model.paths is not None and not options.data_root
+        own = _model_path(options, model) if has_paths else _data_views(options, model).cameras
     fov_deg, origin = options.fov_deg, "--fov-deg"
     height, width = model.image_size
     box = crops.centre_box(pixels.shape[:2], width / height)

@@ -112,7 +112,6 @@ def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
         (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
         (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
         (["--images=a.jpg", "--photos=b"], "leave out --photos"),
-        (["--images=a.jpg", "--data-root=b"], "leave out --data-root"),
     ],
 )
 def test_refusals(command, capsys, arguments, message):
@@ -160,7 +159,7 @@ def test_a_capture_without_cameras_is_refused(command, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("focal_35mm", [None, 28])
-def test_a_photograph_without_a_pose(command, tmp_path, capsys, focal_35mm):
+def test_a_photograph_without_a_pose(command, model, tmp_path, capsys, focal_35mm):
     exif = Image.Exif()
     if focal_35mm:
         exif.get_ifd(0x8769)[0xA405] = focal_35mm
@@ -172,12 +171,26 @@ def test_a_photograph_without_a_pose(command, tmp_path, capsys, focal_35mm):
     with Image.open(folder / "grid.png") as grid:
         assert grid.height > 2 * tiny.SIZE  # the photograph, then the sample
     # A square of 40 pixels; the diagonal of 72.1 pixels stands for 43.27 mm.
-    wide = np.rad2deg(2 * np.arctan(20 / (28 * 72.11 / 43.27))) if focal_35mm else 60
+    focal = 28 * 72.11 / 43.27
+    if not focal_35mm:  # that of the scene on whose path it stands
+        scene = sample._views(sample._parser().parse_args([]), model)
+        focal = scene.cameras.intrinsics[model.task.reference, 0] * 40 / tiny.SIZE
+    wide = np.rad2deg(2 * np.arctan(20 / focal))
     assert f"{wide:.0f} degrees wide" in printed.out
     assert ("EXIF" in printed.out) == bool(focal_35mm)
     status, _ = command(f"--images={path}", "--known=1", "--overwrite")
     assert status == 1
     assert "view 1 has no photograph" in capsys.readouterr().err
+
+
+def test_a_photograph_stands_on_the_path_of_a_scene_where_the_model_has_none(model, tmp_path):
+    Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "photo.png")
+    photo = f"--images={tmp_path / 'photo.png'}"
+    views = sample._views(sample._parser().parse_args([photo]), model)
+    scene = sample._views(sample._parser().parse_args([]), model)
+    chex.assert_trees_all_equal(views.cameras.world_from_cam, scene.cameras.world_from_cam)
+    assert list(views.images) == [model.task.reference]
+    assert np.all(views.images[model.task.reference] == 200)
 
 
 @pytest.mark.parametrize("fov_deg", [None, 60.0])
