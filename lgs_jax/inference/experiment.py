@@ -193,8 +193,8 @@ def _trainings(
 def _shares_of_cores(jobs: int) -> list[list[int] | None]:
     """For each job the cores that it may use; None: those that this process may use.
 
-    Small trainings fill one core better than several: two with a core each get 1.6 times as much
-    done as one after the other with both (docs/results.md).
+    Small trainings fill one core better than several: two with a core each get about 1.3 times as
+    much done as one after the other with both (docs/evaluation.md).
     """
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
         return [None] * jobs
