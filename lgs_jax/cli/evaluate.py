@@ -86,6 +86,7 @@ def run(options: argparse.Namespace) -> None:
             seed=options.seed,
             batch_size=options.batch_size,
             gallery=options.gallery,
+            nearest_training=options.nearest_training,
             allow_left_out=options.allow_left_out,
         ),
         changes=changes,
@@ -166,6 +167,14 @@ def _parser() -> argparse.ArgumentParser:
         help="take weights that are not the published ones; the figures' names say so",
     )
     add("--gallery", type=int, default=2, help="best, middle and worst scenes shown of each")
+    add(
+        "--nearest-training",
+        type=int,
+        default=0,
+        metavar="N",
+        help="for samples from nothing, with --features: look for copies, by the nearest of the "
+        "photographs of N training scenes (nearest.png)",
+    )
     add(
         "--allow-left-out",
         action="store_true",

@@ -12,6 +12,12 @@ from lgs_jax.tasks import panels
 
 _DIGITS = {"psnr": 2, "consistency_psnr": 2}
 _ORDER = ("psnr", "ssim", "ssim_signed", "lpips")
+_NEAREST = {
+    "training_photographs": "training photographs looked at",
+    "median_of_samples": "distance of samples to the nearest of them",
+    "median_of_held_out": "the same of held-out photographs",
+    "copying_z": "copying z (below -3: copies)",
+}
 _SAMPLES = {"first": "one sample", "best": "best of K"}
 
 
@@ -58,6 +64,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += ["| measure | value |", "| --- | --- |"]
     lines += [f"| {name} | {_figure(name, value)} |" for name, value in results["scene"].items()]
     lines += [f"| {name} | {value:.4g} |" for name, value in results["distances"].items()]
+    for name, title in _NEAREST.items() if "nearest" in results else ():
+        lines += [f"| {title} | {results['nearest'][name]:.4g} |"]
     lines += ["", "In brackets: 95 % intervals of the mean, by bootstrap over scenes.", ""]
     return "\n".join(lines)
 
@@ -86,10 +94,10 @@ def choose(
 def write_gallery(
     folder: pathlib.Path, rows: Sequence[tuple[str, np.ndarray, np.ndarray]]
 ) -> pathlib.Path:
-    """Writes gallery.png: true images uint8 [N, H, W, 3] of each scene above the rendered ones."""
+    """Writes gallery.png: true images of each scene above rendered ones, uint8 [N, H, W, 3]."""
     table, titles = [], []
     for title, true, rendered in rows:
-        table += [list(true), list(panels.to_uint8(rendered))]
+        table += [list(true), list(rendered)]
         titles += [title, "rendered"]
     picture = panels.grid(table, row_titles=titles)
     return visuals.write_visuals(folder, {"gallery": picture})[0]

@@ -4,6 +4,7 @@ Letters: B scenes of a batch, V views of the latents, T held-out views, K sample
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import platform
@@ -20,10 +21,11 @@ from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import encode_latents
-from lgs_jax.inference.evaluation import protocols, records, report, scoring, summary
+from lgs_jax.inference.evaluation import nearest, protocols, records, report, scoring, summary
 from lgs_jax.inference.scene_model import SceneModel
 from lgs_jax.metrics import frechet, kernel_distance
 from lgs_jax.metrics.feature_statistics import FeatureStatistics
+from lgs_jax.tasks import panels
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
 from lgs_jax.vision.features import FeatureNetwork
 from lgs_jax.vision.lpips import Lpips
@@ -44,6 +46,8 @@ class Options:
       seed: of the samples.
       batch_size: B.
       gallery: scenes of each kind that are shown: best, middle and worst.
+      nearest_training: training scenes among which the nearest photographs of samples from nothing
+        are looked for; 0: none.
       allow_left_out: go on although the data have scenes or frames that cannot be read.
     """
 
@@ -56,6 +60,7 @@ class Options:
     seed: int = 0
     batch_size: int = 8
     gallery: int = 2
+    nearest_training: int = 0
     allow_left_out: bool = False
 
     def __post_init__(self) -> None:
@@ -64,8 +69,9 @@ class Options:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.num_scenes is not None and self.num_scenes < 1:
             raise ValueError(f"num_scenes={self.num_scenes} must be at least 1")
-        if self.gallery < 0:
-            raise ValueError(f"gallery={self.gallery} must not be negative")
+        for name in ("gallery", "nearest_training"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 def evaluate(
@@ -102,6 +108,11 @@ def evaluate(
     protocol = protocols.PROTOCOLS.get(options.protocol)
     data = protocols.data_settings(options.protocol, model, dict(changes or {}))
     sampler = _sampler(model, protocol, options)
+    if options.nearest_training and (protocol.compares or network is None):
+        raise ValueError(
+            "nearest_training is for samples from nothing and measures distances of features: take "
+            "the protocol unconditional and a feature network, or leave it out"
+        )
     source = pipeline.make_source(data, "eval")
     say(source.report.summary())
     if source.report.findings and not options.allow_left_out:
@@ -121,7 +132,8 @@ def evaluate(
         "lpips": lpips and {"trunk": lpips.net.trunk, "resize_to": lpips.resize_to},
         "network": network and {"name": network.name, "checksum": network.checksum},
     }
-    del request["gallery"]  # the scores do not depend on it
+    for key in ("gallery", "nearest_training"):  # the scores do not depend on them
+        del request[key]
     kept = records.Records(folder, request)
     scorer = scoring.Scorer(
         model,
@@ -150,12 +162,29 @@ def evaluate(
         "distances": _distances(kept, num_parts, found, network),
         "scenes": found,
     }
-    records.write_json(folder / "results.json", results)
-    paths = report.write(folder, results)
-    shown = report.choose(found, groups, options.gallery)
-    if shown:
-        paths.append(_gallery(folder, scorer, source, data, options.batch_size, shown, found))
-    for path in [folder / "results.json", *paths]:
+    show = functools.partial(_show, scorer, source, data, options.batch_size)
+    paths = [folder / "results.json"]
+    if options.nearest_training:
+        training = pipeline.make_source(data, "train")
+        say(training.report.summary())
+        near = nearest.find(
+            scorer,
+            training,
+            data,
+            _at_reference(kept, num_parts, model.task.reference),
+            num_scenes=options.nearest_training,
+            batch_size=options.batch_size,
+            say=say,
+        )
+        results["nearest"] = near.figures()
+        paths.append(nearest.draw(folder, near, training, data, found, show, model.task.reference))
+    records.write_json(paths[0], results)
+    paths += report.write(folder, results)
+    chosen = report.choose(found, groups, options.gallery)
+    if chosen:
+        pictures = show([found[position]["index"] for position in chosen])
+        paths.append(report.write_gallery(folder, list(zip(chosen.values(), *pictures))))
+    for path in paths:
         say(str(path))
     return results
 
@@ -261,35 +290,31 @@ def _distances(
     }
 
 
-def _gallery(
-    folder: pathlib.Path,
+def _at_reference(kept: records.Records, num_parts: int, reference: int) -> list[np.ndarray]:
+    """Features [N, D] of the photographs and of the samples at the reference view."""
+    parts = [kept.features(number) for number in range(num_parts)]
+    return [np.concatenate([part[side][:, reference] for part in parts]) for side in (0, 1)]
+
+
+def _show(
     scorer: scoring.Scorer,
     source: Source,
     data: DataSettings,
     batch_size: int,
-    shown: Mapping[int, str],
-    found: Sequence[Mapping[str, Any]],
-) -> pathlib.Path:
-    """Renders the first sample of some scenes again and writes their picture.
-
-    Args:
-      shown: titles by position in `found`.
-    """
-    cache, rows = FrameCache(0), []
-    positions = list(shown)
-    for start in range(0, len(positions), batch_size):
-        part = positions[start : start + batch_size]
+    scenes: Sequence[int],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Photographs and the first sample again, uint8 [n, V + T, H, W, 3], of scenes by index."""
+    cache, true, rendered = FrameCache(0), [], []
+    for start in range(0, len(scenes), batch_size):
+        part = list(scenes[start : start + batch_size])
         padded = part + part[-1:] * (batch_size - len(part))  # one shape: compiled already
         batch = pipeline.stack(
-            [
-                assemble.scene_entry(source, data, found[p]["index"], rng=None, cache=cache)
-                for p in padded
-            ]
+            [assemble.scene_entry(source, data, i, rng=None, cache=cache) for i in padded]
         )
-        rendered = np.asarray(scorer.render(batch, 0).rgb)
-        true = np.concatenate([batch["context"]["images"], batch["target"]["images"]], axis=1)
-        rows += [(shown[p], true[i], rendered[i]) for i, p in enumerate(part)]
-    return report.write_gallery(folder, rows)
+        photographs = [batch[group]["images"] for group in ("context", "target")]
+        true += list(np.concatenate(photographs, axis=1)[: len(part)])
+        rendered += list(panels.to_uint8(scorer.render(batch, 0).rgb)[: len(part)])
+    return np.stack(true), np.stack(rendered)
 
 
 def _versions() -> dict[str, str]:

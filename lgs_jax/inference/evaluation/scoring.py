@@ -109,7 +109,7 @@ class Scorer:
             scenes |= jax.device_get(self._diversity(jnp.stack(kept)[:, :, free]))
         features = None
         if self._network is not None:
-            features = self._true_features(both.images), np.asarray(self._network(kept[0]))
+            features = self.photograph_features(both.images), np.asarray(self._network(kept[0]))
         return Scored(found, scenes, features)
 
     def render(self, batch: Mapping[str, Any], number: int) -> Rendering:
@@ -145,8 +145,8 @@ class Scorer:
         scene = frozen.decode(latents, context.cameras)
         return render(scene, both.cameras, height=height, width=width)
 
-    def _true_features(self, images: Array) -> np.ndarray:
-        """Features [B, V + T, D] of the photographs, which are the same in every evaluation."""
+    def photograph_features(self, images: Array) -> np.ndarray:
+        """Features [B, F, D] of photographs [B, F, H, W, 3], the same in every evaluation."""
 
         def compute() -> FeatureStatistics:
             features = np.asarray(self._network(images))

@@ -17,7 +17,7 @@ from lgs_jax.data.report import Finding
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.data.sources.procedural import ProceduralSource
 from lgs_jax.inference import scene_model
-from lgs_jax.inference.evaluation import protocols, run, scoring
+from lgs_jax.inference.evaluation import nearest, protocols, run, scoring
 from lgs_jax.metrics import image
 from lgs_jax.rendering.api import render
 from lgs_jax.vision.features import FeatureNetwork
@@ -149,13 +149,42 @@ def test_from_nothing_there_is_nothing_to_compare_with(model, tmp_path):
     assert (tmp_path / "u" / "gallery.png").exists()
 
 
+def test_samples_are_compared_with_the_training_set(model, tmp_path):
+    """The training scenes are found among themselves; a finished evaluation only adds them."""
+    folder = tmp_path / "u"
+    evaluate(folder, model, protocol="unconditional")
+    assert not (folder / "nearest.png").exists()
+    results = evaluate(folder, model, protocol="unconditional", nearest_training=5)
+    found = results["nearest"]
+    assert found["training_photographs"] == 5 * tiny.VIEWS
+    assert len(found["distances_of_samples"]) == len(found["distances_of_held_out"]) == SCENES
+    assert "| copying z (below -3: copies) |" in (folder / "results.md").read_text()
+    with Image.open(folder / "nearest.png") as picture:
+        assert picture.height > 4 * tiny.SIZE
+    training = pipeline.make_source(model.data, "train")
+    scorer = scoring.Scorer(model, protocols.PROTOCOLS["unconditional"], network=network())
+    (batch,) = pipeline.eval_batches(training, model.data, batch_size=4, num_scenes=4)
+    images = scoring.views.from_batch(batch["context"]).images
+    copies = scorer.photograph_features(images)[:, 1]
+    near = nearest.find(
+        *(scorer, training, model.data, (copies + 1.0, copies)),
+        num_scenes=5,
+        batch_size=2,
+        say=lambda text: None,
+    )
+    np.testing.assert_allclose(near.distances[0], 0.0, atol=1e-6)
+    wanted = [(scene, 1) for scene in batch["scene_index"].tolist()]
+    assert list(map(tuple, near.places[0].tolist())) == wanted
+    assert near.figures()["copying_z"] < 0
+
+
 def test_features_of_photographs_are_kept_for_other_evaluations(model, tmp_path):
     images = np.random.default_rng(0).uniform(0, 1, (2, 3, 16, 16, 3)).astype(np.float32)
     reconstruction = protocols.PROTOCOLS["reconstruction"]
 
     def features(network, images, folder):
         scorer = scoring.Scorer(model, reconstruction, network=network, statistics=folder)
-        return scorer._true_features(images)
+        return scorer.photograph_features(images)
 
     first = features(network(), images, tmp_path)
     np.testing.assert_array_equal(first, features(network(), images, None))
@@ -211,6 +240,8 @@ def test_data_that_are_not_whole_are_refused_unless_allowed(model, tmp_path, mon
         ({"protocol": "reconstruction", "num_samples": 2}, "num_samples=2 has no effect"),
         ({"protocol": "reconstruction", "tell_class": True}, "tell_class=True has no effect"),
         ({"protocol": "single_image", "batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"protocol": "single_image", "nearest_training": 9}, "is for samples from nothing"),
+        ({"protocol": "unconditional", "nearest_training": -1}, "must not be negative"),
     ],
 )
 def test_refusals(model, tmp_path, options, message):
