@@ -180,9 +180,7 @@ def estimate(case: Case, target: Target) -> Estimate:
         traced = _trace(case, mesh)
         lowered = traced.lower(lowering_platforms=(target.platform,))
         try:
-            # The arithmetic's quality does not change the memory, and takes most of the time.
-            quick = {"xla_backend_optimization_level": 0} if target.simulated else None
-            compiled = lowered.compile(quick)
+            compiled = lowered.compile(dict(target.compiler_options))
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -146,6 +146,7 @@ class Target:
       memory: bytes of each device that a program may use.
       note: where that number comes from.
       simulated: whether CPU devices stand for others.
+      compiler_options: XLA's, with which programs are compiled for them.
     """
 
     name: str
@@ -154,6 +155,7 @@ class Target:
     memory: float
     note: str
     simulated: bool = False
+    compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def simulated(name: str) -> int:
@@ -188,7 +190,10 @@ def open_target(name: str, memory: float | None = None) -> Target:
                 f"{number} simulated devices have no memory of their own; say how much each real "
                 "one has, such as --memory=80GiB, or name them, such as --devices=h100-8"
             )
-        return Target(name, "cpu", jax.devices()[:number], memory, note, simulated=True)
+        # The arithmetic's quality does not change the memory, and takes most of the time.
+        quick = {"xla_backend_optimization_level": 0}
+        devices = jax.devices()[:number]
+        return Target(name, "cpu", devices, memory, note, simulated=True, compiler_options=quick)
     # Otherwise libtpu asks the cloud's metadata for its machine, and refuses a second process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -211,7 +216,11 @@ def open_target(name: str, memory: float | None = None) -> Target:
         note = (
             f"{fraction:.0%} of {gpu.memory / GIB:.1f} GiB, what JAX takes; {FRACTION} changes it"
         )
-    return Target(name, "cuda", devices, memory or fraction * gpu.memory, note)
+    # Tiles of products cannot be tried out without a GPU, and the default ones do not fit every
+    # shape ("Couldn't find output tile sizes", jax 0.10.2); with cuBLAS there are none to choose.
+    untuned = {"xla_gpu_enable_triton_gemm": False}
+    memory = memory or fraction * gpu.memory
+    return Target(name, "cuda", devices, memory, note, compiler_options=untuned)
 
 
 def attached(memory: float | None = None) -> Target:
