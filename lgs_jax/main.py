@@ -7,7 +7,12 @@ steps: `--config.profile=100:105` (docs/profiling.md).
 """
 
 import pathlib
+import signal
 import sys
+
+if __name__ == "__main__":
+    # Ctrl-C may end the program while the rest is imported, which takes seconds: nothing has begun.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import jax
 from absl import app, flags

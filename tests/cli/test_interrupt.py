@@ -302,3 +302,19 @@ def test_workers_stop_quietly_with_the_command(tmp_path):
     assert errors == "stopped\n"
     assert not list(output.glob("*.part"))
     assert len(list(output.glob("*.array_record"))) < 100  # it has not gone on to the end
+
+
+@pytest.mark.parametrize("program", [["lgs_jax.main"], ["lgs_jax", "train"]])
+def test_a_training_is_stopped_quietly_while_it_is_imported(program, tmp_path):
+    """In place of JAX a module is imported during which Ctrl-C is pressed."""
+    text = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    (tmp_path / "jax.py").write_text(text)
+    stopped = subprocess.run(
+        [sys.executable, "-m", *program, "--config=configs/vae.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+    assert stopped.returncode == -signal.SIGINT
+    assert not stopped.stderr
