@@ -11,6 +11,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parents[1] / "lgs_jax"
 LEVELS = {
     "core": 0,
     "settings": 0,
+    "files": 0,
     "rendering": 1,
     "diffusion": 1,
     "data": 1,

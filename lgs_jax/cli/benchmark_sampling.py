@@ -26,10 +26,10 @@ from typing import Any
 
 import jax
 
-from lgs_jax import settings, tasks
+from lgs_jax import files, settings, tasks
 from lgs_jax.cli import reporting, sample
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.inference import files, sampling_speed, scene_model
+from lgs_jax.inference import sampling_speed, scene_model
 from lgs_jax.inference.sampling_speed import Contender
 from lgs_jax.models import autoencoder, frozen_autoencoder
 from lgs_jax.models.scene_heads import kinds

@@ -29,8 +29,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
-from lgs_jax.inference import files
 from lgs_jax.models import autoencoder, frozen_autoencoder
 from lgs_jax.tasks import denoising, diffusion
 from lgs_jax.tasks.diffusion_settings import DiffusionSettings, SamplerSettings

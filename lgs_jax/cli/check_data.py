@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
 from lgs_jax.data import detect, opening, progress, report, scan
 from lgs_jax.data.checks import features, pictures
@@ -35,7 +36,6 @@ from lgs_jax.data.checks import scene as scene_check
 from lgs_jax.data.checks.conventions import FileConvention
 from lgs_jax.data.example import Example
 from lgs_jax.data.split import subset
-from lgs_jax.inference import files
 
 _THREADS = 8
 _AHEAD = 64  # scenes

@@ -29,7 +29,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from lgs_jax import settings, tasks
+from lgs_jax import files, settings, tasks
 from lgs_jax.cli import reporting
 from lgs_jax.data import assemble, latents, report
 from lgs_jax.data.cache import FrameCache
@@ -37,7 +37,7 @@ from lgs_jax.data.example import Example
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
-from lgs_jax.training import checkpoint, mesh, planning, planning_targets, workdir
+from lgs_jax.training import checkpoint, mesh, planning, planning_targets
 from lgs_jax.training import settings as training_settings
 from lgs_jax.training.planning import Case, Changes, Estimate, Tried
 from lgs_jax.training.planning_targets import Target
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace, config: Config, memory: float | None) -> in
         tried += sizes
     say(_caveats(target))
     if options.json:
-        workdir.write_json(
+        files.write_json(
             pathlib.Path(options.json).expanduser(), _plan(config, target, first, tried)
         )
     return 0 if first.fits(target.memory) else 1

@@ -15,9 +15,10 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import files, scene_video, video
+from lgs_jax.inference import scene_video, video
 from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, framing
 from lgs_jax.training import compilation_cache

@@ -7,7 +7,6 @@ Letters: n frame of a stretch of video.
 """
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.data import progress
 from lgs_jax.data.report import DataError
 
@@ -87,14 +87,14 @@ def extract(
     Raises:
       DataError: if there are no text files or no folder of videos.
     """
-    files = sorted(texts.glob("*/*.txt"))
-    if not files:
+    lists = sorted(texts.glob("*/*.txt"))
+    if not lists:
         raise DataError(f"{texts} holds no <split>/<id>.txt; give the folder of RealEstate10K")
     if not videos.is_dir():
         raise DataError(f"there is no folder {videos}; give the folder of the videos")
     found = {path.stem: path for path in videos.iterdir() if path.suffix.lower() in SUFFIXES}
-    outcome = Outcome(clips=len(files))
-    counter = progress.Progress(len(files), "clips", say, every_s=5.0)
+    outcome = Outcome(clips=len(lists))
+    counter = progress.Progress(len(lists), "clips", say, every_s=5.0)
 
     def one(file: Path) -> tuple[str, str, list[int] | str | None]:
         key = file.relative_to(texts).with_suffix("").as_posix()
@@ -107,7 +107,7 @@ def extract(
             return key, video, str(error)
 
     with futures.ThreadPoolExecutor(max(1, num_workers)) as pool:  # FFmpeg does the work
-        for key, video, result in pool.map(one, files):
+        for key, video, result in pool.map(one, lists):
             counter.add()
             if result is None:
                 outcome.missing_videos.setdefault(video, []).append(key)
@@ -117,10 +117,7 @@ def extract(
                 outcome.shortened[key] = result
             else:
                 outcome.complete += 1
-    output.mkdir(parents=True, exist_ok=True)
-    part = output / (MANIFEST + ".part")
-    part.write_text(json.dumps(dataclasses.asdict(outcome), indent=1) + "\n")
-    part.replace(output / MANIFEST)
+    files.write_json(output / MANIFEST, dataclasses.asdict(outcome))
     return outcome
 
 

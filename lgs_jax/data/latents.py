@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax import settings
+from lgs_jax import files, settings
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
 
@@ -91,12 +91,7 @@ class Manifest:
 
     def write(self, folder: pathlib.Path) -> None:
         """Replaces the folder's manifest in one stroke."""
-        part = folder / (MANIFEST + ".part")
-        try:
-            part.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
-            part.replace(folder / MANIFEST)
-        finally:
-            part.unlink(missing_ok=True)
+        files.write_json(folder / MANIFEST, dataclasses.asdict(self))
 
     def differences(self, wanted: "Manifest") -> list[str]:
         """One line for everything in which the latents differ from what is wanted."""
@@ -167,17 +162,12 @@ def record_type(shape: tuple[int, ...]) -> np.dtype:
 
 def write_shard(folder: pathlib.Path, name: str, records: np.ndarray) -> Shard:
     """Writes records under a name; a reader never sees a part of them."""
-    part = folder / (name + ".part")
-    try:
-        with part.open("wb") as file:
+    with files.replacing(folder / name) as partial:
+        with partial.open("wb") as file:
             np.save(file, records, allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
-        shard = Shard(file=name, size=part.stat().st_size, sha256=_sha256(part))
-        part.replace(folder / name)
-    finally:
-        part.unlink(missing_ok=True)
-    return shard
+        return Shard(file=name, size=partial.stat().st_size, sha256=_sha256(partial))
 
 
 def is_intact(folder: pathlib.Path, shard: Shard) -> bool:

@@ -158,16 +158,6 @@ def read_manifest(folder: epath.Path) -> Manifest | None:
         ) from error
 
 
-def write_json(path: epath.Path, value: Any) -> None:
-    """Writes a dataclass; a reader never sees a part of it."""
-    part = path.parent / (path.name + ".part")
-    try:
-        part.write_text(json.dumps(dataclasses.asdict(value), indent=1) + "\n")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
 def read_shard(folder: epath.Path, number: int) -> Shard | None:
     """The list of a shard; None if it is not finished.
 

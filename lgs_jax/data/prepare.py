@@ -23,6 +23,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
+from lgs_jax import files
 from lgs_jax.data import crops, images, packed, places, progress, scan
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import POLICIES, DataError, Finding, Report
@@ -194,7 +195,7 @@ def _begin(folder: epath.Path, wanted: packed.Manifest) -> packed.Manifest:
                 f"{folder} is not empty (it holds {strangers[0]!r}) and has no manifest; choose "
                 "another folder"
             )
-        packed.write_json(folder / packed.MANIFEST, wanted)
+        files.write_json(folder / packed.MANIFEST, dataclasses.asdict(wanted))
         return wanted
     if different := found.differences(wanted):
         raise DataError(
@@ -280,7 +281,7 @@ def _write_shard(
             part.replace(target)
         else:
             part.copy(target, overwrite=True)
-    packed.write_json(place / f"{name}.json", shard)
+    files.write_json(place / f"{name}.json", dataclasses.asdict(shard))
     return shard
 
 
@@ -313,7 +314,7 @@ def _scene(
 def _selected(
     example: Example, frames: list[tuple[int, bytes, np.ndarray, tuple[int, int]]]
 ) -> tuple[Example, list[bytes]]:
-    kept, files, intrinsics, sizes = (list(column) for column in zip(*frames, strict=True))
+    kept, encoded, intrinsics, sizes = (list(column) for column in zip(*frames, strict=True))
     return dataclasses.replace(
         example,
         images=[None] * len(kept),
@@ -322,7 +323,7 @@ def _selected(
         sizes=np.array(sizes),
         timestamps=np.asarray(example.timestamps)[kept],
         frame_names=tuple(example.frame_names[i] for i in kept),
-    ), files
+    ), encoded
 
 
 def _frame(
@@ -390,5 +391,5 @@ def _finish(
         totals=totals,
     )
     if finished != manifest:
-        packed.write_json(folder / packed.MANIFEST, finished)
+        files.write_json(folder / packed.MANIFEST, dataclasses.asdict(finished))
     return report

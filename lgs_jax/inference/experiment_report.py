@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.inference import files
+from lgs_jax import files
 from lgs_jax.inference.experiment import Experiment
 
 Values = Mapping[str, Sequence[Mapping[str, float]]]

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from lgs_jax import settings
+from lgs_jax import files, settings
 from lgs_jax.data import pipeline
 from lgs_jax.data.example import Source
 from lgs_jax.models import frozen_autoencoder
@@ -151,7 +151,7 @@ def ensure_stats(
     stats = LatentStats(step=saved.step, num_scenes=num_scenes, mean=mean, std=std)
     if jax.process_index() == 0:
         try:
-            workdir.write_json(path, stats.to_json())
+            files.write_json(path, stats.to_json())
         except OSError as error:
             raise workdir.WorkdirError(
                 f"{path} cannot be written ({error.strerror}); the statistics belong beside the "

@@ -22,13 +22,12 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from lgs_jax import settings, tasks
+from lgs_jax import files, settings, tasks
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import assemble, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.inference import files
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats

@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image
 
-from lgs_jax.inference import files
+from lgs_jax import files
 
 _SUFFIXES = (".mp4", ".gif", ".webp")
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lgs_jax import files
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import files, video
+from lgs_jax.inference import video
 from lgs_jax.inference.export import ply
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.metrics.feature_statistics import FeatureStatistics
 from lgs_jax.vision.features import FeatureNetwork
 
@@ -73,17 +74,12 @@ def cached(
 
 def save(path: pathlib.Path, statistics: FeatureStatistics, origin: Origin) -> None:
     """Writes an .npz file, which a reader never sees half of; its folder is made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     arrays = {"mean": statistics.mean, "scatter": statistics.scatter}
     if statistics.batches is not None:
         arrays["features"] = statistics.features
-    partial = path.with_name(f".{path.stem}.partial.npz")
-    try:
-        about = json.dumps(dataclasses.asdict(origin))
+    about = json.dumps(dataclasses.asdict(origin))
+    with files.replacing(path) as partial:
         np.savez(partial, count=statistics.count, origin=about, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def load(path: pathlib.Path, origin: Origin) -> FeatureStatistics:

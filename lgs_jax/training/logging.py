@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 import tensorboardX
 
 import lgs_jax
-from lgs_jax.training import workdir as workdirs
+from lgs_jax import files
 
 # A terminal line that nobody has time to read helps nobody.
 _SECONDS_BETWEEN_LINES = 2.0
@@ -146,7 +146,7 @@ class RunLog:
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Writes results.json."""
         if self._primary:
-            workdirs.write_json(self.workdir / "results.json", dict(results))
+            files.write_json(self.workdir / "results.json", dict(results))
 
     def _write_text(self, text: str) -> None:
         self._text.write(text + "\n")
@@ -255,7 +255,6 @@ def _keep_lines(path: pathlib.Path, last_step: float, *, rewrite: bool) -> list[
         if line["step"] <= last_step:
             lines.append(line)
     if rewrite:
-        part = path.with_name(path.name + ".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in lines))
-        part.replace(path)
+        with files.replacing(path) as partial:
+            partial.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return lines

@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 
 import jax
 
+from lgs_jax import files
 from lgs_jax.training import (
     checkpoint,
     evaluation,
@@ -99,7 +100,7 @@ def train(
         run = start.open_run(task, settings, workdir, config_json, stack)
         watch.folder = run.files
         if data_report is not None and jax.process_index() == 0:
-            workdirs.write_json(run.files / "data_report.json", dict(data_report))
+            files.write_json(run.files / "data_report.json", dict(data_report))
         constants = jax.device_put(constants, meshes.state_shardings(run.mesh, constants))
         evaluator = evaluation.Evaluator(
             task,

@@ -14,6 +14,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from lgs_jax import files
 from lgs_jax.core import streams
 from lgs_jax.training import checkpoint, logging, mirror, step, workdir
 from lgs_jax.training import mesh as meshes
@@ -94,13 +95,13 @@ def open_run(
     abstract = abstract_state(task, settings, mesh)
     state, origin = _place_state(task, settings, abstract, mesh, checkpoints, start_step)
 
-    files, publish = mirror.open_files(place, stack, primary=primary)
+    local, publish = mirror.open_files(place, stack, primary=primary)
     log = logging.RunLog(
-        files, start_step=start_step, tensorboard=settings.tensorboard, primary=primary
+        local, start_step=start_step, tensorboard=settings.tensorboard, primary=primary
     )
     stack.enter_context(log)
     if primary:
-        workdir.write_json(files / "config.json", dict(config))
+        files.write_json(local / "config.json", dict(config))
     log.say(task.describe(abstract.params))
     log.say(f"workdir {place} | {mesh.size} {jax.devices()[0].device_kind} device(s) | {origin}")
     for note in notes:
@@ -110,7 +111,7 @@ def open_run(
         settings=settings,
         config=config,
         place=place,
-        files=files,
+        files=local,
         publish=publish,
         mesh=mesh,
         state=state,

@@ -128,13 +128,6 @@ def lock(workdir: pathlib.Path) -> TextIO:
     return file
 
 
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2) + "\n")
-    part.replace(path)
-
-
 def check_config(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> list[str]:
     """Compares the configuration of a checkpoint with that of the run that wants to continue it.
 

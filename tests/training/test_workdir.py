@@ -94,11 +94,3 @@ def test_resuming_with_another_configuration_touches_nothing(tmp_path):
         "changed since the checkpoint: training.num_steps: 2 -> 3"
         in (tmp_path / "train.log").read_text()
     )
-
-
-def test_json_is_replaced_in_one_go(tmp_path):
-    path = tmp_path / "a.json"
-    workdir.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        workdir.write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}

@@ -20,8 +20,8 @@ from pathlib import Path
 from etils import epath
 from PIL import ExifTags, Image
 
-from lgs_jax import settings
-from lgs_jax.data import clips, images, packed, places, structure_from_motion
+from lgs_jax import files, settings
+from lgs_jax.data import clips, images, places, structure_from_motion
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawScene
 from lgs_jax.data.sources import colmap
@@ -178,7 +178,7 @@ def _make(scene: Path, place: Path, say: Callable[[str], None]) -> None:
             made = Path(scratch) / "scene"
             (made / "images").mkdir(parents=True)
             outcome = _compute(scene, made, say)
-            packed.write_json(made / _OUTCOME, outcome)
+            files.write_json(made / _OUTCOME, dataclasses.asdict(outcome))
             made.replace(place)
 
 
@@ -195,10 +195,10 @@ def _compute(scene: Path, output: Path, say: Callable[[str], None]) -> Outcome:
     video = not scene.is_dir()
     try:
         if video:
-            files = _extract_frames(scene, output / "images")
+            found = _extract_frames(scene, output / "images")
         else:
-            files = _check_images(find_images(scene), output / "images", left_out)
-        left_out |= structure_from_motion.compute_poses(files, output, video=video, say=say)
+            found = _check_images(find_images(scene), output / "images", left_out)
+        left_out |= structure_from_motion.compute_poses(found, output, video=video, say=say)
     except DataError as error:
         broken = f"; {next(iter(left_out.values()))}" if left_out else ""
         return Outcome(f"{error}{broken}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.inference import files
+from lgs_jax import files
 
 REQUEST = "request.json"
 

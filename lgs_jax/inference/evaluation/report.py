@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.inference import files, visuals
+from lgs_jax import files
+from lgs_jax.inference import visuals
 from lgs_jax.inference.evaluation.protocols import GROUPS
 from lgs_jax.tasks import panels
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.core import gaussians
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import files
 from lgs_jax.inference.export import fields, ply
 
 _EXTENSION = "KHR_gaussian_splatting"

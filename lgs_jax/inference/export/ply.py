@@ -13,8 +13,8 @@ from typing import BinaryIO
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import files
 
 # The constant spherical harmonic, 1 / (2 sqrt(pi)).
 SH_DEGREE_0 = 0.28209479177387814

@@ -9,8 +9,8 @@ import pathlib
 
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import files
 from lgs_jax.inference.export import fields, ply
 
 _RECORD = np.dtype([("mean", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("quat", "u1", 4)])

@@ -13,10 +13,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import images as image_lib
 from lgs_jax.data import poses
-from lgs_jax.inference import files
 
 NAME = "transforms.json"
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lgs_jax import files
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import files
 from lgs_jax.inference.export import ply
 from lgs_jax.inference.viewer import framing
 from lgs_jax.rendering.splat import constants

@@ -1,8 +1,11 @@
 """Files appear whole or not at all."""
 
-import pytest
+import json
 
-from lgs_jax.inference import files
+import pytest
+from etils import epath
+
+from lgs_jax import files
 
 
 def test_success_replaces_the_file(tmp_path):
@@ -28,3 +31,12 @@ def test_failure_keeps_the_old_file_and_nothing_else(tmp_path):
         fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_replaced_in_one_go(tmp_path):
+    for path in (tmp_path / "a.json", epath.Path(tmp_path) / "b.json"):
+        files.write_json(path, {"a": 1})
+        with pytest.raises(TypeError):
+            files.write_json(path, {"a": object()})
+        assert json.loads(path.read_text()) == {"a": 1}
+    assert len(list(tmp_path.iterdir())) == 2
