@@ -10,6 +10,7 @@ Writes table.md, values.json and plot.png. Flags after `--` go to every training
 
 import argparse
 import pathlib
+import signal
 
 from lgs_jax.cli import reporting
 from lgs_jax.inference import experiment, experiment_report
@@ -20,6 +21,8 @@ def main(arguments: list[str]) -> int:
     """Trains, compares; returns the exit status."""
     split = arguments.index("--") if "--" in arguments else len(arguments)
     options = _parser().parse_args(arguments[:split])
+    # Ended like Ctrl-C, so that the trainings save and do not go on alone.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         run(options, arguments[split + 1 :])
     except (
@@ -30,6 +33,8 @@ def main(arguments: list[str]) -> int:
         OSError,
     ) as error:
         return reporting.fail(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return 0
 
 

@@ -193,6 +193,27 @@ def test_a_failure_lets_the_other_training_save(tmp_path, program):
     assert (tmp_path / "shared" / "seed0" / "vae" / "saved").exists()
 
 
+def test_a_command_that_is_ended_lets_its_training_save(tmp_path, program, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        f"def get_experiment():\n    return dict(title='T', question='Q?', stages={STAGES!r}, "
+        f"cases={CASES!r}, columns={COLUMNS!r}, rank='dB')\n"
+    )
+    program(
+        "where.mkdir(parents=True)\n"
+        "def save(*_):\n"
+        "    (where / 'saved').write_text('')\n"
+        "    sys.exit(75)\n"
+        "signal.signal(signal.SIGTERM, save)\n"
+        "os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(60)\n"
+    )
+    folder = tmp_path / "out"
+    assert __main__.main(["experiments", str(path), f"--output={folder}"]) == 130
+    assert (folder / "shared" / "seed0" / "vae" / "saved").exists()
+    assert capsys.readouterr().err == "stopped\n"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
