@@ -196,11 +196,12 @@ def _shares_of_cores(jobs: int) -> list[list[int] | None]:
     Small trainings fill one core better than several: two with a core each get about 1.3 times as
     much done as one after the other with both (docs/evaluation.md).
     """
-    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
-        return [None] * jobs
-    cores = sorted(os.sched_getaffinity(0))
+    can_choose = hasattr(os, "sched_getaffinity")
+    cores = sorted(os.sched_getaffinity(0)) if can_choose else range(os.cpu_count() or 1)
     if not 1 <= jobs <= len(cores):
         raise ExperimentError(f"jobs is {jobs}; expected 1 to {len(cores)}, the cores there are")
+    if jobs == 1 or not can_choose:
+        return [None] * jobs
     return [part.tolist() for part in np.array_split(cores, jobs)]
 
 

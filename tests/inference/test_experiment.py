@@ -232,9 +232,9 @@ def test_missing_experiments_cases_and_columns_are_named(trained, tmp_path, caps
     assert "there is no experiment" in capsys.readouterr().err
     with pytest.raises(ExperimentError, match="no case 'H/9'; the cases are plain, H/8, eps"):
         experiment.run(make(), tmp_path, only=["H/9"])
-    if hasattr(os, "sched_getaffinity"):
-        with pytest.raises(ExperimentError, match="jobs is 999; expected 1 to"):
-            experiment.run(make(), tmp_path, jobs=999)
+    for jobs in (0, 999):
+        with pytest.raises(ExperimentError, match=f"jobs is {jobs}; expected 1 to"):
+            experiment.run(make(), tmp_path, jobs=jobs)
     columns = {"dB": "vae:eval/psnr"}
     with pytest.raises(ExperimentError, match="has no eval/psnr, which column 'dB' asks for"):
         experiment.run(make(columns=columns, rank="dB"), tmp_path, say=lambda text: None)
