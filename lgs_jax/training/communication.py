@@ -11,6 +11,7 @@ and Yuan 2009), n devices in a group:
 
 A loop's body counts as often as the compiler knows that it runs. Where it does not know, such as
 in the rasterizer, the body counts once and the collective is marked; a branch counts as taken.
+XLA for TPUs cuts a collective into pieces that run inside other fusions; together they count once.
 
 Letters: n devices in a group.
 """
@@ -32,6 +33,8 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _TRIPS = re.compile(r'known_trip_count"?:\{"?n"?:"?(\d+)')
 _LISTED_GROUP = re.compile(r"(?:replica_groups|source_target_pairs)=\{\{([\d,]*)\}")
 _IOTA_GROUPS = re.compile(r"replica_groups=\[\d+,(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)")
+# Pieces of one collective have its channel, and a chain; the first holds all of its result.
+_PIECE = re.compile(r'channel_id=(\d+).*chain_id="(\d+)"')
 # Groups along named axes of a mesh, whose devices may be in another order than their numbers;
 # 'a':(2)4 is the part of length 4 of the axis `a` behind one of length 2.
 _MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S+)\))? \{([^}]*)\}")
@@ -86,10 +89,14 @@ def collectives(hlo_text: str, num_devices: int) -> list[Collective]:
       ValueError: if the text is no module, or groups are written in a way that is not known.
     """
     computations, entry = _computations(hlo_text)
-    found = []
+    found, seen = [], set()
     for name, times, bounded in _calls(computations, entry, 1, True):
         for line in computations[name]:
             if match := _COLLECTIVE.search(line):
+                if piece := _PIECE.search(line):
+                    if piece.groups() in seen:
+                        continue
+                    seen.add(piece.groups())
                 kind, group = match[2], _group(line, num_devices)
                 size = _result_bytes(match[1], kind, bool(match[3]), len(group))
                 if len(group) > 1 and size:

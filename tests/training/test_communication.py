@@ -65,6 +65,23 @@ def test_what_a_device_sends():
     }
 
 
+def test_pieces_of_one_collective_count_once():
+    """As XLA for TPUs writes a gather that goes on during two convolutions, and another one."""
+    piece = (
+        "  %{name} = bf16[3,64]{{1,0:T(8,128)(2,1)S(1)}} all-gather(%p), channel_id={channel}, "
+        "replica_groups={{{{0,1,2,3}}}}, dimensions={{0}}, "
+        'frontend_attributes={{chain_id="{chain}"}}, metadata={{op_name="conv"}}'
+    )
+    fusions, calls = [], []
+    for i, (channel, chain) in enumerate([(6, 1), (6, 1), (6, 1), (7, 2), (7, 2)]):
+        line = piece.format(name=f"gather.{i}", channel=channel, chain=chain)
+        fusions.append(f"%fused.{i} (p: bf16[1,64]) -> bf16[3,64] {{\n{line}\n}}\n")
+        calls.append(f"  %f.{i} = bf16[3,64]{{1,0}} fusion(%w), kind=kCustom, calls=%fused.{i}")
+    main = "\n".join(["ENTRY %main (w: bf16[1,64]) -> f32[] {", *calls, "}"])
+    found = communication.collectives("\n".join([*fusions, main]), 4)
+    assert [each.result_bytes for each in found] == [3 * 64 * 2] * 2
+
+
 def test_a_loop_of_unknown_length_is_marked():
     moved = read("metadata={}")["collective-permute"]
     assert (moved.times, moved.bounded) == (1, False)
