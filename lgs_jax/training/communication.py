@@ -12,6 +12,7 @@ and Yuan 2009), n devices in a group:
 A loop's body counts as often as the compiler knows that it runs. Where it does not know, such as
 in the rasterizer, the body counts once and the collective is marked; a branch counts as taken.
 XLA for TPUs cuts a collective into pieces that run inside other fusions; together they count once.
+It writes a reduce-scatter as a fusion of that name, of an all-reduce and a slice of its result.
 
 Letters: n devices in a group.
 """
@@ -23,6 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
+_SCATTERING = "all-reduce-scatter"
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*)?\{\s*$")
 _COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
 _SHAPE = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
@@ -99,6 +101,8 @@ def collectives(hlo_text: str, num_devices: int) -> list[Collective]:
                     seen.add(piece.groups())
                 kind, group = match[2], _group(line, num_devices)
                 size = _result_bytes(match[1], kind, bool(match[3]), len(group))
+                if kind == "all-reduce" and name.startswith(_SCATTERING):
+                    kind, size = "reduce-scatter", size // len(group)
                 if len(group) > 1 and size:
                     found.append(Collective(kind, size, group, times, bounded))
     return found

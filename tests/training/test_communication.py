@@ -82,6 +82,22 @@ def test_pieces_of_one_collective_count_once():
     assert [each.result_bytes for each in found] == [3 * 64 * 2] * 2
 
 
+def test_the_reduce_scatter_of_a_tpu():
+    text = """
+%all-reduce-scatter.3 (input: f32[128,128]) -> f32[32,128] {
+  %all-reduce.1 = f32[128,128]{1,0:T(8,128)} all-reduce(%input), replica_groups={{0,1,2,3}}
+  ROOT %mine = f32[32,128]{1,0:T(8,128)S(1)} dynamic-slice(%all-reduce.1, %place, %zero)
+}
+
+ENTRY %main (w: f32[128,128]) -> f32[32,128] {
+  ROOT %f = f32[32,128]{1,0} fusion(%w), kind=kCustom, calls=%all-reduce-scatter.3
+}
+"""
+    (found,) = communication.collectives(text, 4)
+    assert (found.kind, found.result_bytes) == ("reduce-scatter", 32 * 128 * 4)
+    assert found.sent_bytes == 3 / 4 * 128 * 128 * 4
+
+
 def test_a_loop_of_unknown_length_is_marked():
     moved = read("metadata={}")["collective-permute"]
     assert (moved.times, moved.bounded) == (1, False)
