@@ -40,7 +40,7 @@ def get_experiment() -> dict:
             "sample at the given view, dB": "diffusion:eval/sample_psnr_known",
             "sample at held-out views, dB": "diffusion:eval/sample_psnr_target",
             "spread of samples": "diffusion:eval/sample_spread",
-            "seconds": "diffusion:seconds",
+            "seconds a step": "diffusion:step_seconds",
         },
         "rank": "-error of x",
     }

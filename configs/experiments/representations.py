@@ -44,7 +44,7 @@ def get_experiment() -> dict:
             "encoded views, dB": "vae:eval/context_psnr",
             "held-out views, dB": "vae:eval/target_psnr",
             "held-out SSIM": "vae:eval/target_ssim",
-            "seconds of training": "vae:seconds",
+            "seconds a step": "vae:step_seconds",
         },
         "rank": "held-out views, dB",
     }

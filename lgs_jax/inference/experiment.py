@@ -8,6 +8,7 @@ a workdir of its own, as `python -m lgs_jax.main` would; what is finished is not
 import dataclasses
 import importlib.util
 import json
+import math
 import os
 import pathlib
 import subprocess
@@ -312,7 +313,7 @@ def _values(experiment: Experiment, folder: pathlib.Path, case: str, seed: int) 
             if not isinstance(value, Mapping) or part not in value:
                 raise ExperimentError(f"{path} has no {key}, which column {title!r} asks for")
             value = value[part]
-        found[title] = float(value)
+        found[title] = math.nan if value is None else float(value)
     return found
 
 

@@ -28,6 +28,7 @@ from lgs_jax import files
 
 # A terminal line that nobody has time to read helps nobody.
 _SECONDS_BETWEEN_LINES = 2.0
+_MEDIAN = "step_seconds_p50"
 
 
 class RunLog:
@@ -50,7 +51,9 @@ class RunLog:
         self._metrics = workdir / "metrics.jsonl"
         self._lines = _keep_lines(self._metrics, start_step, rewrite=primary)
         timings = workdir / "timings.jsonl"
-        self._before = time_before(_keep_lines(timings, math.inf, rewrite=primary), start_step)
+        before = _keep_lines(timings, math.inf, rewrite=primary)
+        self._before = time_before(before, start_step)
+        self._step_seconds = [line[_MEDIAN] for line in before if _MEDIAN in line]
         if primary:
             self._timings = timings.open("a")
             self._text = (workdir / "train.log").open("a")
@@ -115,7 +118,12 @@ class RunLog:
             self._timings.write(json.dumps(line) + "\n")
             self._timings.flush()
         self.scalars("time", step, values)
+        self._step_seconds += [rates[_MEDIAN]] if _MEDIAN in rates else []
         return values
+
+    def step_seconds(self) -> float | None:
+        """What a step takes: the median of the logged medians, over all starts; None: too few."""
+        return float(np.median(self._step_seconds)) if self._step_seconds else None
 
     def spent(self, seconds: Mapping[str, float]) -> dict[str, float]:
         """Seconds in each phase over all starts of the run; `seconds` are those since this one."""

@@ -337,6 +337,7 @@ class _Loop:
             "eval": self.log.last("eval", steps),
             "train": self.log.last("train"),
             "seconds": self._seconds(),
+            "step_seconds": self.log.step_seconds(),
             "goodput": times["goodput"],
             "spent": spent,
             "seed": self.settings.seed,

@@ -315,6 +315,18 @@ def test_goodput_of_a_run_that_was_restarted(tmp_path, monkeypatch):
     assert shown == "time 0:02:00: train 50.0%, compile 30.0%, lost 20.0%"
 
 
+def test_the_time_of_a_step_is_that_of_all_starts(tmp_path):
+    spent = dict.fromkeys(watchdog.ALLOWANCES, 0.0) | {"train": 1.0}
+    with logging.RunLog(tmp_path, start_step=0, tensorboard=False) as log:
+        assert log.step_seconds() is None
+        log.write_time("start", 0, spent, {})
+        for step, median in ((5, 0.5), (10, 9.0)):  # once the machine was busy
+            log.write_time("train", step, spent, {"step_seconds_p50": median})
+    with logging.RunLog(tmp_path, start_step=10, tensorboard=False) as log:
+        log.write_time("train", 15, spent, {"step_seconds_p50": 0.6})
+        assert log.step_seconds() == pytest.approx(0.6)
+
+
 def test_a_run_accounts_for_its_time(tmp_path):
     began = time.monotonic()
     results = toy.train(tmp_path, SHORT, seconds=0.02)
@@ -326,4 +338,5 @@ def test_a_run_accounts_for_its_time(tmp_path):
     line = json.loads((tmp_path / "timings.jsonl").read_text().splitlines()[1])
     assert (line["kind"], line["step"]) == ("train", 4)
     assert line["data_wait_share"] > 0.3
+    assert results["step_seconds"] > 0
     assert np.isfinite([value for name, value in line.items() if name.startswith("step_")]).all()
