@@ -5,6 +5,7 @@ returns the arguments of `Experiment`. Every case of every seed goes through the
 a workdir of its own, as `python -m lgs_jax.main` would; what is finished is not done again.
 """
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
@@ -14,7 +15,7 @@ import pathlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -278,11 +279,21 @@ def _start(
     """Starts one training; its output goes into a file beside its workdir."""
     where.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "lgs_jax.main", f"--workdir={where}", *flags, *extra]
-    with _log(where).open("a") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
-    if cores:
-        os.sched_setaffinity(process.pid, cores)  # before it has threads, which inherit this
-    return process
+    with _log(where).open("a") as output, _on(cores):
+        return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+
+
+@contextlib.contextmanager
+def _on(cores: list[int] | None) -> Iterator[None]:
+    """What this thread starts in the block has these cores; None: those of this thread."""
+    before = os.sched_getaffinity(0) if cores else None
+    try:
+        if cores:
+            os.sched_setaffinity(0, cores)
+        yield
+    finally:
+        if before:
+            os.sched_setaffinity(0, before)
 
 
 def _log(where: pathlib.Path) -> pathlib.Path:

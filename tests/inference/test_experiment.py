@@ -149,9 +149,19 @@ def program(tmp_path, monkeypatch):
     return write
 
 
-@pytest.mark.skipif(
+two_cores = pytest.mark.skipif(
     len(getattr(os, "sched_getaffinity", lambda _: [])(0)) < 2, reason="needs two cores"
 )
+SAVES = """
+where.mkdir(parents=True)
+def save(*_):
+    (where / 'saved').write_text('')
+    sys.exit(75)
+signal.signal(signal.SIGTERM, save)
+"""
+
+
+@two_cores
 def test_jobs_run_at_the_same_time_on_cores_of_their_own(tmp_path, program):
     """Each waits for the other, so one after the other they would not come to an end."""
     program(
@@ -173,16 +183,10 @@ def test_jobs_run_at_the_same_time_on_cores_of_their_own(tmp_path, program):
     assert sorted(cores) == sorted(os.sched_getaffinity(0))
 
 
-@pytest.mark.skipif(
-    len(getattr(os, "sched_getaffinity", lambda _: [])(0)) < 2, reason="needs two cores"
-)
+@two_cores
 def test_a_failure_lets_the_other_training_save(tmp_path, program):
     program(
-        "where.mkdir(parents=True)\n"
-        "def save(*_):\n"
-        "    (where / 'saved').write_text('')\n"
-        "    sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, save)\n"
+        f"{SAVES}"
         "(where / 'started').write_text('')\n"
         "while len(list(where.parents[2].glob('*/*/*/started'))) < 2: time.sleep(0.01)\n"
         "if 'seed1' in str(where): sys.exit(3)\n"
@@ -199,15 +203,7 @@ def test_a_command_that_is_ended_lets_its_training_save(tmp_path, program, capsy
         f"def get_experiment():\n    return dict(title='T', question='Q?', stages={STAGES!r}, "
         f"cases={CASES!r}, columns={COLUMNS!r}, rank='dB')\n"
     )
-    program(
-        "where.mkdir(parents=True)\n"
-        "def save(*_):\n"
-        "    (where / 'saved').write_text('')\n"
-        "    sys.exit(75)\n"
-        "signal.signal(signal.SIGTERM, save)\n"
-        "os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(60)\n"
-    )
+    program(f"{SAVES}os.kill(os.getppid(), signal.SIGTERM)\ntime.sleep(60)\n")
     folder = tmp_path / "out"
     assert __main__.main(["experiments", str(path), f"--output={folder}"]) == 130
     assert (folder / "shared" / "seed0" / "vae" / "saved").exists()
