@@ -1,9 +1,9 @@
 """Splats or a radiance field? `python -m lgs_jax experiments representations`
 
-Four kinds of scenes at equal steps of stage 1, two seeds: about 80 minutes of one CPU core, on
-32 x 32 images with 32 samples a ray, for at 48 x 48 with 64 a step of three planes takes ten times
-as long as one of splats. What rendering them costs inside a sampler: `python -m lgs_jax benchmark
-sampling --scenes gaussians voxels triplane image_planes`.
+Four kinds of scenes at equal steps of stage 1, two seeds: less than two hours of one CPU core,
+on 32 x 32 images with 32 samples a ray, for at 48 x 48 with 64 a step of three planes takes nine
+times as long as one of splats. What rendering them costs inside a sampler: `python -m lgs_jax
+benchmark sampling --scenes gaussians voxels triplane image_planes`.
 """
 
 SIZE, SAMPLES = 32, 32

@@ -163,10 +163,6 @@ class _Training:
     before: pathlib.Path | None
 
     @property
-    def done(self) -> bool:
-        return _done(self.where)
-
-    @property
     def ready(self) -> bool:
         return self.before is None or _done(self.before)
 
@@ -214,7 +210,7 @@ def _train_all(
     say: Callable[[str], None],
 ) -> None:
     """Runs what is not done, as many at a time as there are free shares of cores."""
-    waiting = [training for training in trainings if not training.done]
+    waiting = [training for training in trainings if not _done(training.where)]
     running: dict[pathlib.Path, tuple[subprocess.Popen, list[int] | None]] = {}
     total, began = len(waiting), time.monotonic()
     try:

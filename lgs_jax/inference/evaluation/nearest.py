@@ -57,8 +57,9 @@ def find(
     scorer: scoring.Scorer,
     source: Source,
     data: DataSettings,
-    features: tuple[np.ndarray, np.ndarray],
     *,
+    samples: np.ndarray,
+    held_out: np.ndarray,
     num_scenes: int,
     batch_size: int,
     say: Callable[[str], None],
@@ -69,7 +70,8 @@ def find(
       scorer: has the features of photographs.
       source: of the training set.
       data: how views are chosen.
-      features: of held-out photographs and of samples [N, D].
+      samples: their features [N, D].
+      held_out: features of held-out photographs [N, D].
       num_scenes: of the training set to look at; all of it if there are fewer.
       batch_size: scenes at once.
       say: told of the progress.
@@ -83,11 +85,11 @@ def find(
         seen += list(found.reshape(-1, found.shape[-1]))
         places += [(i, v) for i in batch["scene_index"][real] for v in range(found.shape[1])]
         ahead.add(len(real))
-    held_out, sampled = (copying.nearest(values, np.stack(seen)) for values in features)
+    sides = [copying.nearest(values, np.stack(seen)) for values in (samples, held_out)]
     return Nearest(
-        len(seen),
-        (sampled[0], held_out[0]),
-        (np.array(places)[sampled[1]], np.array(places)[held_out[1]]),
+        photographs=len(seen),
+        distances=tuple(distances for distances, _ in sides),
+        places=tuple(np.array(places)[positions] for _, positions in sides),
     )
 
 

@@ -167,11 +167,13 @@ def evaluate(
     if options.nearest_training:
         training = pipeline.make_source(data, "train")
         say(training.report.summary())
+        held_out, samples = _at_reference(kept, num_parts, model.task.reference)
         near = nearest.find(
             scorer,
             training,
             data,
-            _at_reference(kept, num_parts, model.task.reference),
+            samples=samples,
+            held_out=held_out,
             num_scenes=options.nearest_training,
             batch_size=options.batch_size,
             say=say,

@@ -167,7 +167,9 @@ def test_samples_are_compared_with_the_training_set(model, tmp_path):
     images = scoring.views.from_batch(batch["context"]).images
     copies = scorer.photograph_features(images)[:, 1]
     near = nearest.find(
-        *(scorer, training, model.data, (copies + 1.0, copies)),
+        *(scorer, training, model.data),
+        samples=copies,
+        held_out=copies + 1.0,
         num_scenes=5,
         batch_size=2,
         say=lambda text: None,
