@@ -4,14 +4,15 @@ The file is safetensors: nothing in it can run code, and other programs can read
 `autoencoder/...` and `denoiser/...` (the averaged parameters, by their place in the network) and
 `paths/world_from_cam` [K, V, 4, 4], `paths/intrinsics` [K, V, 4] and `paths/class_label` [K]
 (cameras and classes of K scenes of the kind that the model was trained on). The metadata's entry
-`lgs_jax` is JSON with the configurations of both runs, the statistics of the latents and the names
-of the classes.
+`lgs_jax` is JSON with the configurations of both runs, the statistics of the latents, the names of
+the classes and the step of the denoiser's checkpoint.
 """
 
 import dataclasses
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,7 +34,7 @@ from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
-from lgs_jax.training import checkpoint
+from lgs_jax.training import checkpoint, workdir
 
 SUFFIX = ".safetensors"
 FORMAT = 1
@@ -58,6 +59,8 @@ class Parts:
       paths: cameras [K, V] for images of the model's size, in the world of their scenes.
       path_classes: class labels [K] of those scenes.
       class_names: by class label; empty for a model without classes.
+      configs: of the runs of stage 1 and stage 2, as far as they are kept.
+      step: of the denoiser's checkpoint.
     """
 
     frozen: frozen_autoencoder.FrozenAutoencoder
@@ -67,6 +70,8 @@ class Parts:
     paths: Cameras
     path_classes: tuple[int, ...]
     class_names: tuple[str, ...]
+    configs: tuple[Mapping[str, Any], Mapping[str, Any]]
+    step: int
 
 
 def save(
@@ -103,7 +108,8 @@ def save(
             f"path={str(path)!r} must end in {SUFFIX}, {dtype=} be one of {', '.join(DTYPES)} and "
             f"{num_paths=} at least 1"
         )
-    config, params = checkpoint.restore_params(run)
+    _, step = checkpoint.locate(run)
+    config, params = checkpoint.restore_params(run, step=step)
     if config.get("task") != "diffusion":
         raise settings.SettingsError(
             f"{run} is a run of the task {config.get('task')!r}; expected one of "
@@ -123,6 +129,7 @@ def save(
         "autoencoder": _kept(saved.config),
         "denoiser": _kept(config | {"sampler": chosen} if chosen else config),
         "class_names": source.class_names if config["model"].get("num_classes") else (),
+        "step": step,
     }
     with files.replacing(path) as partial:
         # Not `save_file`, whose files only their owner may read.
@@ -158,6 +165,45 @@ def load(path: str | os.PathLike) -> Parts:
         raise checkpoint.CheckpointError(f"{path} does not fit together: {error}") from error
 
 
+def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+    """Writes what `save` has packed as two workdirs, for other runs to build on.
+
+    The folders `vae`, with the statistics of its latents, and `diffusion` hold a checkpoint of the
+    parameters each. They serve wherever the workdir of a finished run does (`init_from`,
+    `autoencoder`, encode-latents, evaluate), but no training can be continued in them.
+
+    Args:
+      path: of the file.
+      folder: to be made.
+
+    Returns:
+      the two workdirs.
+
+    Raises:
+      lgs_jax.training.checkpoint.CheckpointError: if the file cannot be read; see `load`.
+      FileExistsError: if there is such a folder already.
+    """
+    parts, folder = load(path), pathlib.Path(folder).expanduser().absolute()
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; choose another folder, or delete it")
+    first, second = parts.configs
+    stats = LatentStats.from_json(second["latent_stats"], "the latent statistics")
+    partial = folder.with_name(f".{folder.name}.partial")
+    workdirs = [where / name for where in (partial, folder) for name in ("vae", "diffusion")]
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        files.write_json(workdirs[0] / load_lib.STATS_FILE, stats.to_json())
+        for target, step, config, params in (
+            (workdirs[0], stats.step, first, parts.frozen.params),
+            (workdirs[1], parts.step, second | {"autoencoder": str(workdirs[2])}, parts.params),
+        ):
+            checkpoint.write_params(target / workdir.CHECKPOINTS, step, config, params)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return workdirs[2], workdirs[3]
+
+
 def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
     config = about["denoiser"]
     stats = LatentStats.from_json(config["latent_stats"], "the latent statistics")
@@ -180,7 +226,17 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
             f"its camera paths have the shape {paths.batch_shape}, not [K, {frozen.num_views}]"
         )
     labels = arrays["paths/class_label"].tolist()
-    return Parts(frozen, task, params, data, paths, tuple(labels), tuple(about["class_names"]))
+    return Parts(
+        frozen,
+        task,
+        params,
+        data,
+        paths,
+        path_classes=tuple(labels),
+        class_names=tuple(about["class_names"]),
+        configs=(about["autoencoder"], config),
+        step=about.get("step", 1),  # not kept by the first version of this package
+    )
 
 
 def _flat(name: str, params: Any, dtype: str) -> dict[str, np.ndarray]:

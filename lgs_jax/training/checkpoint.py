@@ -24,6 +24,7 @@ from lgs_jax.training import workdir as workdirs
 
 _PREFIX = "step"
 _DIGITS = 8
+_TRAIN = "train"  # the item that only the trainer needs
 # Sees complete checkpoints only: on a disk by their name, in an object store by a last file.
 _NAMES = ocp.path.step.standard_name_format(step_prefix=_PREFIX, step_format_fixed_length=_DIGITS)
 
@@ -89,11 +90,26 @@ class Checkpoints:
           CheckpointError: if it cannot be read or does not fit.
         """
         args = ocp.args.Composite(train=ocp.args.StandardRestore(_fields(abstract)))
+        if not (_path(self.folder, step) / _TRAIN).is_dir():
+            raise CheckpointError(
+                f"{_path(self.folder, step)} holds parameters alone, as unpack-model writes them, "
+                "and no training to be continued; give another workdir, and this one as "
+                "--config.training.init_from"
+            )
         try:
             return states.TrainState(**self._manager.restore(step, args=args)["train"])
         # Orbax, TensorStore and JSON raise many types for a damaged file; all end the run here.
         except Exception as error:
             raise _unreadable(self.folder, step, error) from error
+
+
+def write_params(folder: pathlib.Path, step: int, config: Mapping[str, Any], params: Any) -> None:
+    """Writes a checkpoint for inference alone: `ema` and `config`, nothing to continue from."""
+    items = ocp.args.Composite(
+        ema=ocp.args.StandardSave(params), config=ocp.args.JsonSave(dict(config))
+    )
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        writer.save(_path(folder, step).absolute(), items)
 
 
 def steps_in(folder: pathlib.Path) -> list[int]:

@@ -78,6 +78,52 @@ def test_the_file_names_no_folder_and_holds_no_more_than_it_needs(run, file):
     assert about["class_names"] == []
 
 
+def test_an_unpacked_model_is_the_packed_one(run, file, tmp_path, capsys):
+    output = tmp_path / "runs" / "tiny"
+    arguments = ["unpack-model", f"--model={file}", f"--output={output}"]
+    assert commands.main(arguments) == 0
+    assert capsys.readouterr().out == (
+        f"autoencoder: {output / 'vae'}\ndenoiser:    {output / 'diffusion'}\n"
+    )
+    unpacked, packed = lgs_jax.load(output / "diffusion"), lgs_jax.load(file)
+    ours, theirs = (
+        np.asarray(model.sample(jax.random.key(1), packed.paths[0], steps=2).means)
+        for model in (unpacked, packed)
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    steps = [checkpoint.locate(output / name)[1] for name in ("vae", "diffusion")]
+    assert steps == [checkpoint.locate(where)[1] for where in (run.parent / "vae", run)]
+    again = model_file.save(
+        tmp_path / "again.safetensors", output / "diffusion", data_root="", num_paths=1
+    )
+    assert again.read_bytes() == file.read_bytes()
+    assert commands.main(arguments) == 1
+    assert "exists already" in capsys.readouterr().err
+    assert sorted(path.name for path in output.parent.iterdir()) == ["tiny"]
+
+
+def test_an_interrupted_unpacking_leaves_nothing(file, tmp_path, monkeypatch):
+    def stopped(folder, *_):
+        (folder / "half").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_params", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        model_file.unpack(file, tmp_path / "runs")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_training_continues_in_an_unpacked_workdir(file, tmp_path):
+    vae, _ = model_file.unpack(file, tmp_path / "runs")
+    _, step = checkpoint.locate(vae)
+    wanted = state.create(tiny.make().params, optimizer.make(optimizer.OptimizerSettings()))
+    with (
+        checkpoint.Checkpoints(vae / "checkpoints", keep=1) as checkpoints,
+        pytest.raises(checkpoint.CheckpointError, match=r"parameters alone.*init_from"),
+    ):
+        checkpoints.restore(step, wanted)
+
+
 def test_sampler_settings_of_a_file_are_the_default(run, tmp_path):
     chosen = {"steps": 3, "guidance": 2.0}
     path = model_file.save(tmp_path / "a.safetensors", run, num_paths=1, sampler=chosen)
