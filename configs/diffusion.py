@@ -22,7 +22,9 @@ Encoding takes a part of every step, and making or reading images another. Both 
 `python -m lgs_jax encode-latents --autoencoder=runs/vae --output=runs/latents --draws=8`, then
 `--config.latents=runs/latents --config.data.view_draws=8`. A scene is then seen with one of 8 fixed
 choices of views instead of a new one at every visit; with `view_draws` alone the same run encodes
-at every step, with the same results up to rounding.
+at every step, with the same results up to rounding. `rooms_small`, which has no classes to be told,
+is told what each picture shows instead: encode its latents with `--representation=alex` (LPIPS
+weights of the extra `lpips`).
 
 Every value can be changed on the command line: `--config.sampler.steps=50`. Keys that are not named
 here have the defaults of the settings classes (`DataSettings`, `DiffusionSettings`,
@@ -170,7 +172,10 @@ def _rooms_small(config: ml_collections.ConfigDict) -> None:
     config.data.view_draws = 8
     config.data.mix = ({"source": "procedural", "root": "", "num_scenes": 2000, "weight": 0.5},)
     config.model.num_classes = 0
+    config.model.representation_size = 64  # of encode-latents --representation=alex
     config.model.widths = (112, 168)
+    config.diffusion.unconditional = 0.5
+    config.diffusion.class_drop = 0.2
     config.training.num_steps = 10_000
 
 

@@ -84,7 +84,9 @@ def abstract_batch(config: dict, num_scenes: int) -> dict:
             "intrinsics": jax.ShapeDtypeStruct((*lead, 4), jnp.float32),
         }
 
-    return {
+    size = config.get("model", {}).get("representation_size")
+    told = {"representation": jax.ShapeDtypeStruct((num_scenes, size), jnp.float32)} if size else {}
+    return told | {
         "context": group(config["data"]["context_views"]),
         "target": group(config["data"]["target_views"]),
         "class_label": jax.ShapeDtypeStruct((num_scenes,), jnp.int32),

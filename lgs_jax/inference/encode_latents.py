@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -23,9 +24,13 @@ from lgs_jax.inference import load
 from lgs_jax.models import conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.tasks import encoding, views
+from lgs_jax.vision import representation
 
 BATCH_SIZE = 16
 SHARD_MB = 64
+# What whitens representations, in the folder of latents; and training pictures it is fitted to.
+PROJECTION = "representation.safetensors"
+LOOKED_AT = 4096
 
 
 def describe(
@@ -34,6 +39,7 @@ def describe(
     data: DataSettings,
     *,
     max_known: int = 0,
+    looker: representation.Looker | None = None,
     shard_mb: int = SHARD_MB,
 ) -> latents.Manifest:
     """The manifest of these scenes' latents, no shard finished; nothing is encoded.
@@ -43,6 +49,7 @@ def describe(
       source: the training scenes.
       data: how they are read; `view_draws` says how many draws of each.
       max_known: most known views, as in `DiffusionSettings`; 0: all.
+      looker: what gives the pictures' representations; None: they have none.
       shard_mb: size that a shard stays below, unless one scene is larger.
 
     Raises:
@@ -61,7 +68,8 @@ def describe(
             "least 1"
         )
     shape = (data.context_views, *saved.plain.latent_shape)
-    scene_bytes = latents.record_type(shape).itemsize * data.view_draws
+    size = 0 if looker is None else representation.SIZE
+    scene_bytes = latents.record_type(shape, size).itemsize * data.view_draws
     return latents.Manifest(
         autoencoder=str(saved.folder.absolute()),
         step=saved.step,
@@ -71,6 +79,8 @@ def describe(
         num_frames=source.report.frames_kept,
         max_known=max_known or data.context_views,
         latent_shape=shape,
+        representation="" if looker is None else looker.name,
+        representation_size=size,
         scenes_per_shard=max(1, shard_mb * 2**20 // scene_bytes),
     )
 
@@ -95,6 +105,7 @@ def of_run(
       SettingsError: if it holds others, naming everything that differs.
     """
     folder = config.get("latents")
+    size = representation_size(config)
     if not folder or config["task"] != "diffusion":  # the other tasks refuse the key
         return None
     if not isinstance(folder, str):
@@ -108,8 +119,32 @@ def of_run(
         )
     saved = load.open_autoencoder(config["autoencoder"])
     max_known = config.get("diffusion", {}).get("max_known", 0)
-    encoded.check(describe(saved, source, data, max_known=max_known))
+    there = encoded.manifest
+    wanted = describe(saved, source, data, max_known=max_known)
+    encoded.check(
+        dataclasses.replace(
+            wanted,
+            representation=there.representation,
+            representation_size=size or there.representation_size,
+        )
+    )
     return encoded
+
+
+def representation_size(config: Mapping[str, Any]) -> int:
+    """R of a run's denoiser, which only latents encoded beforehand can tell it.
+
+    Raises:
+      SettingsError: if the run has none.
+    """
+    size = config.get("model", {}).get("representation_size", 0)
+    if size and not config.get("latents"):
+        raise settings.SettingsError(
+            f"config.model.representation_size={size}, but representations come with latents that "
+            "were encoded beforehand: give --config.latents=FOLDER, written by python -m lgs_jax "
+            "encode-latents --representation=alex, or 0 for a model without"
+        )
+    return size
 
 
 def write(
@@ -119,6 +154,7 @@ def write(
     data: DataSettings,
     manifest: latents.Manifest,
     *,
+    looker: representation.Looker | None = None,
     batch_size: int = BATCH_SIZE,
     say: Callable[[str], None] = print,
 ) -> latents.Manifest:
@@ -130,6 +166,7 @@ def write(
       source: the training scenes.
       data: how they are read.
       manifest: of all this, from `describe`.
+      looker: as for `describe`.
       batch_size: B.
       say: told of the progress.
 
@@ -141,11 +178,14 @@ def write(
         not finite.
     """
     done, manifest = _finished(folder, manifest, say)
+    look = None
+    if looker is not None and len(done) < manifest.num_shards:
+        look = _representations(folder, looker, source, data, say)
     draws = [len(manifest.scenes_of(i)) * manifest.draws for i in range(manifest.num_shards)]
     counter = progress.Progress(sum(draws), "draws", say, done=sum(draws[i] for i in done))
     for number in range(manifest.num_shards):
         if number not in done:
-            records = _encode_shard(saved.plain, source, data, manifest, number, batch_size)
+            records = _encode_shard(saved.plain, source, data, manifest, number, batch_size, look)
             done[number] = latents.write_shard(folder, f"shard_{number:05d}.npy", records)
             counter.add(draws[number])
         if number >= len(manifest.shards):
@@ -191,16 +231,21 @@ def _encode_shard(
     manifest: latents.Manifest,
     number: int,
     batch_size: int,
+    look: Callable[[Any], jax.Array] | None,
 ) -> np.ndarray:
     """The records of one shard."""
     scenes = manifest.scenes_of(number)
-    records = np.zeros(len(scenes) * manifest.draws, latents.record_type(manifest.latent_shape))
+    record = latents.record_type(manifest.latent_shape, manifest.representation_size)
+    records = np.zeros(len(scenes) * manifest.draws, record)
     encode = functools.partial(_encode, max_known=manifest.max_known)
     start = 0
     for entries in _batches(source, data, scenes, batch_size):
         padded = entries + entries[-1:] * (batch_size - len(entries))  # one shape, one compilation
         batch = pipeline.stack(padded)
-        encoded = jax.device_get(encode(plain, _needed(batch)))
+        encoded = encode(plain, _needed(batch))
+        if look is not None:
+            encoded["representation"] = look(batch["context"])
+        encoded = jax.device_get(encoded)
         rows = records[start : start + len(entries)]
         start += len(entries)
         for name, values in encoded.items():
@@ -217,6 +262,33 @@ def _encode_shard(
         for name in ("class_label", "scene_index", "draw"):
             rows[name] = batch[name][: len(rows)]
     return records
+
+
+def _representations(
+    folder: pathlib.Path,
+    looker: representation.Looker,
+    source: Source,
+    data: DataSettings,
+    say: Callable[[str], None],
+) -> Callable[[Mapping[str, Any]], jax.Array]:
+    """A function of views [B, V] that gives the representations [B, R] of the reference views.
+
+    What whitens them is fitted to pictures as they come in training, and kept in the folder.
+    """
+    look = jax.jit(lambda context: looker(views.from_batch(context).images[:, reference]))
+    reference = 0 if data.reference == "first" else data.context_views // 2
+    path = folder / PROJECTION
+    if not path.exists():
+        ahead = progress.Progress(LOOKED_AT, "pictures looked at", say)
+        seen = []
+        batches = pipeline.train_batches(source, data, seed=0, batch_size=BATCH_SIZE)
+        with contextlib.closing(batches):
+            for batch in itertools.islice(batches, LOOKED_AT // BATCH_SIZE):
+                seen.append(jax.device_get(look(batch["context"])))
+                ahead.add(BATCH_SIZE)
+        representation.fit(seen).save(path)
+    projection = representation.load_projection(path)
+    return jax.jit(lambda context: projection(look(context)))
 
 
 def _batches(

@@ -1,6 +1,6 @@
-"""What a denoiser is told beside the noisy latents: cameras, known views and the class.
+"""What a denoiser is told beside the noisy latents: cameras, known views, class, representation.
 
-Letters: B scenes, V views, h, w latent map, c latent channels.
+Letters: B scenes, V views, h, w latent map, c latent channels, R size of a representation.
 """
 
 import dataclasses
@@ -25,19 +25,25 @@ class Conditioning:
       known: clean latents [B, V, h, w, c]; those of unknown views are not looked at.
       known_mask: which views are known, bool [B, V].
       class_label: int32 [B]; `NO_CLASS` for none.
+      representation: [B, R] of what is there (`vision.representation`); None: nobody has said, and
+        where scenes are sampled from nothing it is drawn.
+      represented: bool [B], where it is told; None with `representation`.
     """
 
     cameras: Cameras
     known: Array
     known_mask: Array
     class_label: Array
+    representation: Array | None = None
+    represented: Array | None = None
 
     def dropped(self) -> "Conditioning":
-        """The same cameras without known views and class, for guidance."""
+        """The same cameras and nothing else, for guidance."""
         return dataclasses.replace(
             self,
             known_mask=jnp.zeros_like(self.known_mask),
             class_label=jnp.full_like(self.class_label, NO_CLASS),
+            represented=None if self.represented is None else jnp.zeros_like(self.represented),
         )
 
 
@@ -68,6 +74,15 @@ def drop_known(key: Array, known_mask: Array, share: float) -> Array:
     """Which views to tell, bool [B, V]: of a random share of the scenes none."""
     dropped = jax.random.bernoulli(key, share, (known_mask.shape[0], 1))
     return known_mask & ~dropped
+
+
+def drop_representation(key: Array, known_mask: Array, share: float) -> Array:
+    """Where to tell the representation, bool [B], for known views [B, V].
+
+    Never where a view is known, which says all that it says; nor for a random share of the rest.
+    """
+    dropped = jax.random.bernoulli(key, share, known_mask.shape[:1])
+    return ~(dropped | jnp.any(known_mask, axis=-1))
 
 
 def drop_class(key: Array, class_label: Array, share: float) -> Array:

@@ -4,7 +4,7 @@ The trunk is the multi-view U-Net of the autoencoder, at the latents' resolution
 in as clean latents and a mask channel beside the noisy latents (our choice; `docs/paper_map.md`).
 
 Letters: B scenes, V views, H, W image height and width, h, w latent map, c latent channels,
-D size of the conditioning vector.
+D size of the conditioning vector, R size of a representation.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,8 @@ class Denoiser(nn.Module):
       out_channels: channels of the output; None: c.
       num_classes: classes of scenes; 0: the network takes no class. One more entry, learnt like the
         others, stands for "no class".
-      embedding_size: D, of the vector made of log-SNR and class.
+      representation_size: R, of `vision.representation`; 0: the network takes none.
+      embedding_size: D, of the vector made of log-SNR, class and representation.
       widths: channels per level, finest (h x w) first.
       blocks_per_level: blocks on the way down and again on the way up.
       middle_blocks: blocks at the last level between the two ways.
@@ -50,6 +51,7 @@ class Denoiser(nn.Module):
     compression: int = 8
     out_channels: int | None = None
     num_classes: int = 0
+    representation_size: int = 0
     embedding_size: int = 512
     widths: Sequence[int] = (256, 512, 768)
     blocks_per_level: int = 2
@@ -61,7 +63,9 @@ class Denoiser(nn.Module):
     remat: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("latent_channels", 1), ("compression", 1), ("num_classes", 0)):
+        least_of = {"latent_channels": 1, "compression": 1}
+        least_of |= {"num_classes": 0, "representation_size": 0}
+        for name, least in least_of.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.embedding_size < 2 or self.embedding_size % 2:
@@ -86,6 +90,8 @@ class Denoiser(nn.Module):
         known: Array,
         known_mask: Array,
         class_label: Array | None = None,
+        representation: Array | None = None,
+        represented: Array | None = None,
     ) -> Array:
         """The raw prediction [B, V, h, w, c or `out_channels`], float32.
 
@@ -98,6 +104,8 @@ class Denoiser(nn.Module):
           known_mask: [B, V] bool, which views are known.
           class_label: int [B]; anything outside 0 ... num_classes - 1 is "no class". None: no class
             for all.
+          representation: [B, R]; looked at where it is told. None: told of none.
+          represented: [B] bool, where it is told.
 
         Raises:
           ValueError: if the latents do not fit the image size or the attributes.
@@ -107,6 +115,8 @@ class Denoiser(nn.Module):
         shown = jnp.where(mask, known, 0.0)
         mask = jnp.broadcast_to(mask, (*z.shape[:-1], 1)).astype(z.dtype)
         embedding = self._embedding(log_snr, class_label)
+        if self.representation_size:
+            embedding += self._represented(len(z), representation, represented)
         output = multiview_unet.MultiViewUNet(
             out_channels=self.out_channels or self.latent_channels,
             output_scale=0.0,
@@ -127,6 +137,16 @@ class Denoiser(nn.Module):
             index = jnp.where((class_label >= 0) & (class_label < none), class_label, none)
             x = x + nn.Embed(none + 1, size, name="classes")(index)
         return x
+
+    def _represented(self, count: int, representation: Array | None, told: Array | None) -> Array:
+        """What the representation adds to the conditioning vector [B, D]."""
+        if representation is None or told is None:
+            representation = jnp.zeros((count, self.representation_size))
+            told = jnp.zeros(count, bool)
+        seen = jnp.where(told[:, None], representation, 0.0)
+        seen = jnp.concatenate([seen, told[:, None].astype(seen.dtype)], axis=-1)
+        hidden = nn.Dense(self.embedding_size, name="representation_in")(seen)
+        return nn.Dense(self.embedding_size, name="representation_out")(nn.silu(hidden))
 
     def _unet_arguments(self) -> dict:
         names = ("widths", "blocks_per_level", "middle_blocks", "attention_levels", "num_heads")

@@ -8,6 +8,7 @@ loss.
 Letters: B scenes, V views, H, W image, h, w latent map, c latent channels.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -16,8 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from lgs_jax import settings
+from lgs_jax.core import streams
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.diffusion import process
+from lgs_jax.diffusion import process, samplers
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import autoencoder, conditioning, denoiser, parameters
 from lgs_jax.models.conditioning import Conditioning
@@ -89,6 +91,8 @@ class DiffusionTask:
             condition.known,
             condition.known_mask,
             condition.class_label,
+            condition.representation,
+            condition.represented,
         )
 
     def encode_known(
@@ -134,6 +138,12 @@ class DiffusionTask:
         known_mask = conditioning.drop_known(keys[5], encoded.known_mask, options.unconditional)
         label = conditioning.drop_class(keys[2], batch["class_label"], options.class_drop)
         condition = Conditioning(encoded.cameras, encoded.known, known_mask, label)
+        if self.model.representation_size:
+            key_told = jax.random.fold_in(keys[2], 1)
+            told = conditioning.drop_representation(key_told, known_mask, options.class_drop)
+            condition = dataclasses.replace(
+                condition, representation=batch["representation"], represented=told
+            )
 
         log_snr = process.sample_log_snr(keys[3], x.shape[:1], self.schedule)
         eps = jax.random.normal(keys[4], x.shape)
@@ -182,12 +192,24 @@ class DiffusionTask:
     ) -> Array:
         """Normalised latents [B, V, h, w, c] under a condition.
 
+        A network that takes a representation is told one drawn at random, where no view is known
+        and the condition does not bring one.
+
         Args:
           params: the denoiser's.
-          condition: known views, class and cameras.
+          condition: known views, class, representation and cameras.
           key: one key, or one per scene [B]; see `diffusion.samplers`.
           sampler: how to draw; None: as the task's configuration says.
         """
+        size = self.model.representation_size
+        if size and condition.representation is None:
+            keys = samplers.scene_keys(key, len(condition.known_mask))
+            own = jax.vmap(lambda key: streams.stream_key(key, "representation"))(keys)
+            condition = dataclasses.replace(
+                condition,
+                representation=samplers.initial_noise(own, (len(own), size)),
+                represented=~jnp.any(condition.known_mask, axis=-1),
+            )
         return self.shared.sample(self._network(params), condition, key, sampler)
 
     def visualize(

@@ -1,5 +1,7 @@
 """What a denoiser is told in training: shares, numbers and places of known views."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,6 +59,14 @@ def test_dropped_classes():
     np.testing.assert_array_equal(conditioning.drop_class(jax.random.key(0), labels, 0.0), labels)
 
 
+def test_representations_are_told_where_no_view_is_known():
+    mask = jnp.arange(4000)[:, None] % 2 == jnp.array([0, 2])
+    told = np.asarray(conditioning.drop_representation(jax.random.key(0), mask, 0.2))
+    assert not told[::2].any()
+    assert abs(told[1::2].mean() - 0.8) < 0.045  # five standard errors of 2000
+    assert conditioning.drop_representation(jax.random.key(0), mask, 0.0)[1::2].all()
+
+
 def test_dropping_the_condition_keeps_the_cameras():
     cameras = Cameras(jnp.ones((1, 2, 4, 4)), jnp.ones((1, 2, 4)))
     mask = jnp.array([[True, False]])
@@ -65,3 +75,8 @@ def test_dropping_the_condition_keeps_the_cameras():
     assert not dropped.known_mask.any()
     assert dropped.class_label.tolist() == [conditioning.NO_CLASS]
     assert dropped.cameras is cameras
+    assert dropped.represented is None
+    told = dataclasses.replace(
+        given, representation=jnp.ones((1, 3)), represented=jnp.array([True])
+    )
+    assert told.dropped().represented.tolist() == [False]

@@ -137,6 +137,30 @@ def test_without_classes_there_is_no_embedding():
     assert set(shapes) == {"log_snr_in", "log_snr_out", "unet_trunk"}
 
 
+def test_representations_count_where_they_are_told():
+    model = denoiser.Denoiser(**TINY | {"representation_size": 5})
+    inputs = make_inputs()
+    inputs |= {"representation": jnp.ones((2, 5)), "represented": jnp.array([True, False])}
+    shapes = jax.eval_shape(
+        lambda: model.init(jax.random.key(0), image_size=SIZE, **inputs)["params"]
+    )
+    assert shapes["representation_in"]["kernel"].shape == (6, 16)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: 0.3 * rng.standard_normal(x.shape, "f4"), shapes)
+    run = jax.jit(lambda inputs: model.apply({"params": params}, image_size=SIZE, **inputs))
+    told, other = (
+        np.asarray(run(inputs | {"representation": jnp.full((2, 5), value)}))
+        for value in (1.0, -2.0)
+    )
+    assert np.abs(told[0] - other[0]).max() > 1e-3
+    np.testing.assert_array_equal(told[1], other[1])
+    nothing = run(inputs | {"representation": None, "represented": None})
+    np.testing.assert_allclose(nothing[1], told[1], atol=1e-6)
+    # None told is not the same as told that it is zero, an ordinary one.
+    zero = run(inputs | {"representation": jnp.zeros((2, 5))})
+    assert np.abs(zero[0] - nothing[0]).max() > 1e-3
+
+
 def test_fourier_features_tell_close_levels_apart():
     levels = np.linspace(-20.0, 20.0, 401)  # a tenth apart
     features = np.asarray(denoiser.fourier_features(levels, 32), np.float64)
@@ -151,6 +175,7 @@ def test_fourier_features_tell_close_levels_apart():
     ("overrides", "message"),
     [
         ({"latent_channels": 0}, "latent_channels=0 must be at least 1"),
+        ({"representation_size": -1}, "representation_size=-1 must be at least 0"),
         ({"embedding_size": 15}, "embedding_size=15 must be a positive even"),
         ({"widths": (8, 9)}, "9 must be a positive multiple of 4"),
         ({"wdths": (8,)}, "did you mean 'widths'"),

@@ -1,0 +1,108 @@
+"""A denoiser is told what a training picture shows; from nothing, that is drawn first."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_autoencoder as tiny
+
+from lgs_jax.models.conditioning import NO_CLASS, Conditioning
+from lgs_jax.tasks import make_task
+
+SIZE = 3
+MODEL = {
+    "latent_channels": 2,
+    "compression": 4,
+    "representation_size": SIZE,
+    "embedding_size": 8,
+    "widths": (8,),
+    "blocks_per_level": 1,
+    "middle_blocks": 0,
+    "attention_levels": (),
+    "num_heads": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    return tiny.make()
+
+
+@pytest.fixture
+def task(frozen):
+    config = {"task": "diffusion", "data": tiny.CONFIG["data"], "model": MODEL}
+    config |= {"sampler": {"steps": 2}, "diffusion": {"class_drop": 0.25, "unconditional": 0.5}}
+    return make_task("diffusion", config, frozen)
+
+
+@pytest.fixture
+def told(task, monkeypatch):
+    """The conditions that the network is called with."""
+    found = []
+
+    def raw(params, z, log_snr, condition):
+        found.append(condition)
+        return jnp.zeros_like(z)
+
+    monkeypatch.setattr(task, "raw", raw)
+    return found
+
+
+def make_condition(known, count=4, **more):
+    _, cameras = tiny.make_views(count)
+    latents = jnp.zeros((count, tiny.VIEWS, 4, 4, 2))
+    return Conditioning(cameras, latents, jnp.asarray(known), jnp.full(count, NO_CLASS), **more)
+
+
+def test_training_tells_the_batch_s_where_no_view_is_known(task, frozen, told):
+    batch = tiny.make_batch(64)
+    batch["representation"] = np.random.default_rng(0).standard_normal((64, SIZE), "f4")
+    task.loss({}, batch, jax.random.key(0), frozen)
+    condition = told[0]
+    np.testing.assert_array_equal(condition.representation, batch["representation"])
+    seen = np.asarray(condition.known_mask).any(axis=1)
+    represented = np.asarray(condition.represented)
+    assert not represented[seen].any()
+    assert 0.5 < represented[~seen].mean() < 1  # 0.75 of about 32
+
+
+def test_a_scene_from_nothing_gets_one_of_its_own(task, told):
+    known = np.zeros((4, tiny.VIEWS), bool)
+    known[1, 0] = True
+    condition = make_condition(known)
+    task.sample({}, condition, jax.random.key(0))
+    first = told[0]
+    assert first.representation.shape == (4, SIZE)
+    assert first.represented.tolist() == [True, False, True, True]
+    # Scene i depends on its own key alone, and all scenes differ.
+    keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(jnp.arange(4))
+    task.sample({}, jax.tree.map(lambda x: x[2:3], condition), keys[2:3])
+    np.testing.assert_array_equal(told[-1].representation[0], first.representation[2])
+    assert len(np.unique(first.representation)) == 4 * SIZE
+
+
+def test_they_are_standard_normal(task, told):
+    task.sample({}, make_condition(np.zeros((3000, tiny.VIEWS), bool), 3000), jax.random.key(3))
+    drawn = np.asarray(told[0].representation)
+    # Five standard errors of 3000: 0.09, and 0.065 of a deviation.
+    assert np.abs(drawn.mean(axis=0)).max() < 0.09
+    np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.065)
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(SIZE)).max() < 0.09
+
+
+def test_what_is_given_is_kept(task, told):
+    given = make_condition(
+        np.zeros((4, tiny.VIEWS), bool),
+        representation=jnp.ones((4, SIZE)),
+        represented=jnp.array([True, False, True, False]),
+    )
+    sampler = dataclasses.replace(task.sampler, guidance=2.0)
+    task.sample({}, given, jax.random.key(0), sampler)
+    np.testing.assert_array_equal(told[0].representation, given.representation)
+    # Guidance leads away from a network that is told nothing.
+    assert {tuple(c.represented.tolist()) for c in told} == {
+        (True, False, True, False),
+        (False,) * 4,
+    }
