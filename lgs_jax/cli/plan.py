@@ -35,7 +35,7 @@ from lgs_jax.data import assemble, latents, report
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Example
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.inference import encode_latents
+from lgs_jax.inference import load
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.training import checkpoint, mesh, planning, planning_targets
@@ -176,7 +176,7 @@ def make_case(config: Config, first_stage: Config | None, changes: Changes) -> C
     return Case(
         task=task,
         settings=training_settings.from_config(config),
-        entry=example_entry(data, latents_of, encode_latents.representation_size(config)),
+        entry=example_entry(data, latents_of, load.representation_size(config)),
         constants=constants,
         remat=getattr(getattr(task, "model", None), "remat", None),
     )

@@ -105,7 +105,7 @@ def of_run(
       SettingsError: if it holds others, naming everything that differs.
     """
     folder = config.get("latents")
-    size = representation_size(config)
+    size = load.representation_size(config)
     if not folder or config["task"] != "diffusion":  # the other tasks refuse the key
         return None
     if not isinstance(folder, str):
@@ -129,22 +129,6 @@ def of_run(
         )
     )
     return encoded
-
-
-def representation_size(config: Mapping[str, Any]) -> int:
-    """R of a run's denoiser, which only latents encoded beforehand can tell it.
-
-    Raises:
-      SettingsError: if the run has none.
-    """
-    size = config.get("model", {}).get("representation_size", 0)
-    if size and not config.get("latents"):
-        raise settings.SettingsError(
-            f"config.model.representation_size={size}, but representations come with latents that "
-            "were encoded beforehand: give --config.latents=FOLDER, written by python -m lgs_jax "
-            "encode-latents --representation=alex, or 0 for a model without"
-        )
-    return size
 
 
 def write(

@@ -161,6 +161,22 @@ def ensure_stats(
     return stats
 
 
+def representation_size(config: Mapping[str, Any]) -> int:
+    """R of a run's denoiser, which only latents encoded beforehand can tell it.
+
+    Raises:
+      SettingsError: if the run has none.
+    """
+    size = config.get("model", {}).get("representation_size", 0)
+    if size and not config.get("latents"):
+        raise settings.SettingsError(
+            f"config.model.representation_size={size}, but representations come with latents that "
+            "were encoded beforehand: give --config.latents=FOLDER, written by python -m lgs_jax "
+            "encode-latents --representation=alex, or 0 for a model without"
+        )
+    return size
+
+
 def frozen_parts(
     config: Mapping[str, Any], source: Source, data: pipeline.DataSettings
 ) -> tuple[tuple[FrozenAutoencoder, ...], dict[str, Any]]:
@@ -170,8 +186,8 @@ def frozen_parts(
     a checkpoint of stage 2 then refuses to continue on another autoencoder's latents.
 
     Raises:
-      SettingsError: if `config.autoencoder` is empty, no autoencoder, or one of other data, or if
-        the data have other classes than `config.model.num_classes`.
+      SettingsError: if `config.autoencoder` is empty, no autoencoder, or one of other data, if the
+        data have other classes than `config.model.num_classes`, or a representation has no source.
       CheckpointError: if there is no checkpoint, or it cannot be read.
     """
     classes = config.get("model", {}).get("num_classes", 0)
@@ -188,6 +204,7 @@ def frozen_parts(
             f"config.autoencoder={name!r}: give --config.autoencoder=WORKDIR, the folder of a run "
             "of configs/vae.py"
         )
+    representation_size(config)  # before statistics take their time
     saved = open_autoencoder(name)
     saved.plain.check_data(data)
     stats = ensure_stats(saved, source, data)

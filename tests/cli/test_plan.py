@@ -147,10 +147,14 @@ def test_stage_2_needs_only_the_configuration_of_stage_1(config_file, estimates,
     (frozen,) = case.constants
     assert frozen.latent_shape == (4, 4, 2)
     assert all(isinstance(x, jax.ShapeDtypeStruct) for x in jax.tree.leaves(frozen.params))
+    told = [f"--autoencoder-config={config_file}", "--config.model.representation_size=5"]
+    assert run(latent, "--memory=2GiB", *told) == 2
+    assert "give --config.latents=FOLDER" in capsys.readouterr().err
     flags = ["--config.latents=nowhere", "--config.data.view_draws=2"]
-    assert run(latent, "--memory=2GiB", f"--autoencoder-config={config_file}", *flags) == 0
+    assert run(latent, "--memory=2GiB", *told, *flags) == 0
     case = estimates[-1]
     assert case.entry["latents"]["mean"].shape == (2, 4, 4, 2)
+    assert case.entry["representation"].shape == (5,)
     batch = jax.tree.map(lambda x: np.asarray(x)[None], case.entry)
     params = jax.eval_shape(case.task.init, jax.random.key(0))
     loss, _ = jax.eval_shape(case.task.loss, params, batch, jax.random.key(0), frozen)

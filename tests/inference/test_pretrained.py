@@ -18,7 +18,7 @@ def test_the_default_of_the_command_is_there_and_all_are_small():
 @pytest.mark.parametrize("name", pretrained.names())
 def test_a_model_samples_and_has_a_card(name):
     model = lgs_jax.load(name)
-    kind = model.class_names[model.path_classes[0]]
+    kind = model.class_names[model.path_classes[0]] if model.class_names else None
     scene = model.sample(jax.random.key(0), model.paths[0], class_label=kind, steps=2)[0]
     assert scene.num_gaussians == model.num_views * np.prod(model.image_size)
     assert np.isfinite(np.asarray(scene.means)).all()
