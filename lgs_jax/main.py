@@ -61,10 +61,12 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     print(*(each.report.summary() for each in sources), sep="\n", flush=True)
     constants, record = load.frozen_parts(config, source, data)
     latents = encode_latents.of_run(config, source, data)
+    if config.get("model", {}).get("representation_size"):
+        record |= encode_latents.representations(latents, source)
     batches = {"latents": latents, "seed": train.seed, "batch_size": train.batch_size}
     batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
     loop.train(
-        tasks.make_task(config["task"], config, *constants),
+        tasks.make_task(config["task"], config | record, *constants),
         train,
         workdir=workdir,
         config_json=config | record,

@@ -16,7 +16,7 @@ import jax
 import numpy as np
 
 from lgs_jax import settings
-from lgs_jax.data import latents, pipeline, progress
+from lgs_jax.data import latents, mixture, pipeline, progress
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
@@ -31,6 +31,8 @@ SHARD_MB = 64
 # What whitens representations, in the folder of latents; and training pictures it is fitted to.
 PROJECTION = "representation.safetensors"
 LOOKED_AT = 4096
+# Representations that a run keeps.
+BANK = 512
 
 
 def describe(
@@ -129,6 +131,22 @@ def of_run(
         )
     )
     return encoded
+
+
+def representations(encoded: latents.EncodedLatents | None, source: Source) -> dict[str, Any]:
+    """What to record with a run's configuration, for `DiffusionTask` to sample from nothing.
+
+    Representations of `BANK` training pictures, the first that training would see with seed 0.
+    """
+    if encoded is None or not encoded.manifest.representation_size:
+        return {}
+    order = mixture.Order(source, seed=0)
+    seen = (order(number) for number in range(BANK))
+    bank = [
+        encoded.entry(scene, epoch % encoded.manifest.draws)["representation"]
+        for scene, epoch in seen
+    ]
+    return {"representations": np.round(np.stack(bank).astype(np.float64), 3).tolist()}
 
 
 def write(

@@ -42,7 +42,7 @@ DTYPES = {"float16": np.float16, "float32": np.float32}
 
 _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
-_KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats")
+_KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats", "representations")
 # Stands for folders of the machine that trained.
 _ELSEWHERE = "(give --data-root)"
 

@@ -26,7 +26,7 @@ class Conditioning:
       known_mask: which views are known, bool [B, V].
       class_label: int32 [B]; `NO_CLASS` for none.
       representation: [B, R] of what is there (`vision.representation`); None: nobody has said, and
-        where scenes are sampled from nothing it is drawn.
+        a task may draw one where scenes are sampled from nothing.
       represented: bool [B], where it is told; None with `representation`.
     """
 

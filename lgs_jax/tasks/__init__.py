@@ -17,6 +17,7 @@ TASKS = {
         "autoencoder",
         "latents",
         "latent_stats",
+        "representations",
     ),
     "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler"),
     "splat_fit": ("data", "training", "model", "metrics"),

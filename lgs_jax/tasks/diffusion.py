@@ -10,6 +10,7 @@ Letters: B scenes, V views, H, W image, h, w latent map, c latent channels.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,6 +32,9 @@ from lgs_jax.tasks.diffusion_settings import SamplerSettings
 Array = jax.Array
 Batch = Mapping[str, Any]
 
+# Share of noise in a representation that is drawn near that of a training picture.
+_NEARBY = 0.3
+
 
 class DiffusionTask:
     """Trains, evaluates and samples a denoiser of latents (satisfies `tasks.task.Task`).
@@ -41,6 +45,8 @@ class DiffusionTask:
       model: arguments of `models.denoiser.Denoiser`.
       shared: process, conditioning and sampler.
       image_size: H, W of the images.
+      representations: of some training pictures [K, R], near which that of a scene from nothing is
+        drawn; None: such scenes are told none.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class DiffusionTask:
         shared: denoising.Denoising,
         *,
         image_size: tuple[int, int],
+        representations: Array | None = None,
     ):
         self.model = settings.build(denoiser.Denoiser, model, "config.model")
         self.shared = shared
@@ -57,6 +64,7 @@ class DiffusionTask:
         self.num_views = shared.num_views
         self.reference = shared.reference
         self.image_size = image_size
+        self.representations = representations
         self.schedule = shared.options.make_schedule()
         height, width = image_size
         draw = functools.partial(render, height=height, width=width, depth_mode=None)
@@ -192,8 +200,8 @@ class DiffusionTask:
     ) -> Array:
         """Normalised latents [B, V, h, w, c] under a condition.
 
-        A network that takes a representation is told one drawn at random, where no view is known
-        and the condition does not bring one.
+        Where no view is known and the condition brings no representation, the network is told one
+        near that of a training picture, if it takes such.
 
         Args:
           params: the denoiser's.
@@ -201,16 +209,21 @@ class DiffusionTask:
           key: one key, or one per scene [B]; see `diffusion.samplers`.
           sampler: how to draw; None: as the task's configuration says.
         """
-        size = self.model.representation_size
-        if size and condition.representation is None:
+        if self.representations is not None and condition.representation is None:
             keys = samplers.scene_keys(key, len(condition.known_mask))
-            own = jax.vmap(lambda key: streams.stream_key(key, "representation"))(keys)
             condition = dataclasses.replace(
                 condition,
-                representation=samplers.initial_noise(own, (len(own), size)),
+                representation=jax.vmap(self._draw_representation)(keys),
                 represented=~jnp.any(condition.known_mask, axis=-1),
             )
         return self.shared.sample(self._network(params), condition, key, sampler)
+
+    def _draw_representation(self, key: Array) -> Array:
+        """One [R] near that of a training picture: of its direction, and of the usual length."""
+        key_which, key_noise = jax.random.split(streams.stream_key(key, "representation"))
+        own = self.representations[jax.random.randint(key_which, (), 0, len(self.representations))]
+        noise = jax.random.normal(key_noise, own.shape)
+        return math.sqrt(1 - _NEARBY**2) * own + _NEARBY * noise
 
     def visualize(
         self, params: Any, batch: Batch, key: Array, frozen: FrozenAutoencoder
@@ -240,10 +253,12 @@ def from_config(config: Mapping[str, Any], frozen: FrozenAutoencoder) -> Diffusi
     """
     data = settings.build(DataSettings, config["data"], "config.data")
     frozen.check_data(data)
+    bank = config.get("representations")
     task = DiffusionTask(
         config.get("model", {}),
         denoising.from_config(config, data),
         image_size=(data.height, data.width),
+        representations=jnp.asarray(bank, jnp.float32) if bank else None,
     )
     for name in ("latent_channels", "compression"):
         ours, theirs = getattr(task.model, name), getattr(frozen.module, name)

@@ -5,8 +5,9 @@ by a network that has learned to see, it has, and where scenes are sampled from 
 representation is drawn first (Li, Katabi and He, "Return of Unconditional Generation: A
 Self-supervised Representation Generation Method", 2023). Ours is principal components, whitened
 together, of the brightness in 8 x 8 cells (the layout) and of the last map of a trunk of LPIPS in
-2 x 3 cells (what is there). Colour takes no part, and is left to the denoiser. Whitened they are so
-near to normal variables that they are drawn as such; there is no second model.
+2 x 3 cells (what is there). Colour takes no part, and is left to the denoiser. There is no second
+model to draw them: a new one lies near that of a training picture (Casanova et al.,
+"Instance-Conditioned GAN", 2021). As normal variables they look alike, but scenes get worse.
 
 Letters: N pictures, H, W their size, R = `SIZE` numbers of a representation, F features of a part.
 """

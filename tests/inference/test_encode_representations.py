@@ -13,7 +13,7 @@ from lgs_jax.data import latents, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.inference import encode_latents
 from lgs_jax.tasks import views
-from lgs_jax.training import preemption
+from lgs_jax.training import checkpoint, preemption
 from lgs_jax.vision import representation
 
 DRAWS, SCENES = 2, 80
@@ -118,6 +118,13 @@ def test_an_interrupted_folder_keeps_its_whitening(autoencoder, encoded, capsys)
 def test_a_run_is_told_them_and_needs_them(autoencoder, encoded, tmp_path):
     config = CONFIG | {"autoencoder": str(autoencoder), "latents": str(encoded)}
     main.run(config, str(tmp_path / "run"), preemption.StopSignal())
+    recorded, _ = checkpoint.restore_params(tmp_path / "run")
+    bank = np.float32(recorded["representations"])
+    assert bank.shape == (encode_latents.BANK, representation.SIZE)
+    served = latents.EncodedLatents(encoded)
+    lies_there = [served.entry(i, k)["representation"] for i in range(SCENES) for k in range(DRAWS)]
+    distances = np.abs(np.float32(lies_there)[:, None] - bank[None, :20]).max(axis=-1)
+    assert distances.min(axis=0).max() < 1e-3  # kept with three decimals
     source, data = make_source(config)
     with pytest.raises(settings.SettingsError, match=r"give --config.latents=FOLDER, .*alex"):
         encode_latents.of_run(config | {"latents": ""}, source, data)

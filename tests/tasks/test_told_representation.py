@@ -1,4 +1,4 @@
-"""A denoiser is told what a training picture shows; from nothing, that is drawn first."""
+"""A denoiser is told what a training picture shows; from nothing, what a similar one shows."""
 
 import dataclasses
 
@@ -12,6 +12,7 @@ from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.tasks import make_task
 
 SIZE = 3
+BANK = [[4.0, 0.0, 0.0], [0.0, -4.0, 1.0]]
 MODEL = {
     "latent_channels": 2,
     "compression": 4,
@@ -30,11 +31,15 @@ def frozen():
     return tiny.make()
 
 
-@pytest.fixture
-def task(frozen):
+def make(frozen, recorded):
     config = {"task": "diffusion", "data": tiny.CONFIG["data"], "model": MODEL}
     config |= {"sampler": {"steps": 2}, "diffusion": {"class_drop": 0.25, "unconditional": 0.5}}
-    return make_task("diffusion", config, frozen)
+    return make_task("diffusion", config | recorded, frozen)
+
+
+@pytest.fixture
+def task(frozen):
+    return make(frozen, {"representations": BANK})
 
 
 @pytest.fixture
@@ -83,13 +88,25 @@ def test_a_scene_from_nothing_gets_one_of_its_own(task, told):
     assert len(np.unique(first.representation)) == 4 * SIZE
 
 
-def test_they_are_standard_normal(task, told):
+def test_it_lies_near_one_of_a_training_picture(task, told):
     task.sample({}, make_condition(np.zeros((3000, tiny.VIEWS), bool), 3000), jax.random.key(3))
     drawn = np.asarray(told[0].representation)
-    # Five standard errors of 3000: 0.09, and 0.065 of a deviation.
-    assert np.abs(drawn.mean(axis=0)).max() < 0.09
-    np.testing.assert_allclose(drawn.std(axis=0), 1, atol=0.065)
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(SIZE)).max() < 0.09
+    scale = np.sqrt(1 - 0.3**2)
+    distances = np.linalg.norm(drawn[:, None] - scale * np.float32(BANK), axis=-1)
+    # Noise of 0.3 in 3 dimensions: above 1.3 lies one in 4,000.
+    assert (distances.min(axis=1) < 1.3).mean() > 0.995
+    shares = np.bincount(distances.argmin(axis=1), minlength=2) / 3000
+    np.testing.assert_allclose(shares, 0.5, atol=0.05)
+    spread = np.std(drawn[distances.argmin(axis=1) == 0], axis=0)
+    np.testing.assert_allclose(spread, 0.3, atol=0.03)
+
+
+def test_without_any_to_draw_from_none_is_told(frozen, monkeypatch):
+    task = make(frozen, {})
+    monkeypatch.setattr(task, "raw", lambda _, z, log_snr, condition: seen.append(condition) or z)
+    seen = []
+    task.sample({}, make_condition(np.zeros((4, tiny.VIEWS), bool)), jax.random.key(3))
+    assert seen[0].representation is None
 
 
 def test_what_is_given_is_kept(task, told):
