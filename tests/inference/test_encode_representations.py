@@ -125,6 +125,9 @@ def test_a_run_is_told_them_and_needs_them(autoencoder, encoded, tmp_path):
     lies_there = [served.entry(i, k)["representation"] for i in range(SCENES) for k in range(DRAWS)]
     distances = np.abs(np.float32(lies_there)[:, None] - bank[None, :20]).max(axis=-1)
     assert distances.min(axis=0).max() < 1e-3  # kept with three decimals
+    longer = config | {"training": config["training"] | {"num_steps": 3}}
+    main.run(longer, str(tmp_path / "run"), preemption.StopSignal())
+    assert checkpoint.locate(tmp_path / "run")[1] == 3
     source, data = make_source(config)
     with pytest.raises(settings.SettingsError, match=r"give --config.latents=FOLDER, .*alex"):
         encode_latents.of_run(config | {"latents": ""}, source, data)
