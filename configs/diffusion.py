@@ -7,7 +7,7 @@
 | (default) | configs/vae.py | 2 CPU cores |
 | `long` | configs/vae.py:long | 2 CPU cores, hours |
 | `objects_small` | configs/vae.py:objects_small | 2 CPU cores, 45 minutes |
-| `rooms_small` | configs/vae.py:rooms_small, root and `--config.latents=...` | 2 CPU cores, an hour |
+| `rooms_small` | configs/vae.py:rooms_small, root, `--config.latents=...` | 2 cores, an hour |
 | `mvimgnet_small` | configs/vae.py:mvimgnet_small, `--config.data.root=...` | 2 cores, an hour |
 | `realestate10k` | configs/vae.py:realestate10k, `--config.data.root=...` | one GPU |
 | `mvimgnet` | configs/vae.py:mvimgnet, `--config.data.root=...` | one GPU |
