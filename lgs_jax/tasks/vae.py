@@ -49,6 +49,13 @@ class LossSettings:
         the held-out ones; 0: all. Rendering is most of a small model's step.
       view_dropout: share of the training scenes of which only a random part of the context views is
         encoded, so that the encoder can take any number of views.
+      latent_noise: the decoder learns from latents with Gaussian noise, whose strength is drawn for
+        each scene as the absolute value of a normal variable with this standard deviation, in units
+        of the latents' own; 0: none. Samples of a diffusion model are not quite what the encoder
+        makes, and such a decoder is less upset by that (noise-augmented decoding; Zheng et al.
+        2025, "Diffusion Transformers with Representation Autoencoders").
+      train_encoder: whether the encoder learns too. False, with `training.init_from`, gives an
+        encoder a better decoder: latents and diffusion models of them stay as they are.
     """
 
     l1: float = 1.0
@@ -62,10 +69,14 @@ class LossSettings:
     target: float = 1.0
     context_views: int = 0
     view_dropout: float = 0.0
+    latent_noise: float = 0.0
+    train_encoder: bool = True
 
     def __post_init__(self):
         if not 0.0 <= self.view_dropout <= 1.0:
             raise ValueError(f"view_dropout={self.view_dropout} must be between 0 and 1")
+        if self.latent_noise < 0:
+            raise ValueError(f"latent_noise={self.latent_noise} must not be negative")
         if self.context_views < 0:
             raise ValueError(f"context_views={self.context_views} must be 0 (all) or more")
 
@@ -110,7 +121,7 @@ class VaeTask:
                 f"they lie on, but config.model.scene_head.kind={kind!r} makes none; give "
                 "--config.loss.pixel_color=0"
             )
-        self._decode_means = jax.jit(lambda params, context: self.reconstruct(params, context)[0])
+        self._decode_means = jax.jit(self.reconstruct)
         self._render = jax.jit(functools.partial(self.render, depth_mode="expected"))
 
     def init(self, key: Array) -> Any:
@@ -127,19 +138,25 @@ class VaeTask:
         """The table of parameters."""
         return parameters.summary(params)
 
-    def reconstruct(
-        self, params: Any, context: views.Views, mask: Array | None = None, key: Array | None = None
-    ) -> tuple[Any, autoencoder.Posterior]:
-        """Encodes views and decodes scenes [B]; without a key, the posterior's mean."""
-        variables = {"params": params}
-        posterior = self.model.apply(
-            variables, context.images, context.cameras, mask, method="encode"
+    def encode(
+        self, params: Any, context: views.Views, mask: Array | None = None
+    ) -> autoencoder.Posterior:
+        """Distributions of the latents of views [B, V]."""
+        return self.model.apply(
+            {"params": params}, context.images, context.cameras, mask, method="encode"
         )
-        latents = posterior.mean if key is None else autoencoder.sample(posterior, key)
-        scene = self.model.apply(
-            variables, latents, context.cameras, self.image_size, mask, method="decode"
+
+    def decode(
+        self, params: Any, latents: Array, cameras: Cameras, mask: Array | None = None
+    ) -> Any:
+        """Scenes [B] of latents [B, V, h, w, c]."""
+        return self.model.apply(
+            {"params": params}, latents, cameras, self.image_size, mask, method="decode"
         )
-        return scene, posterior
+
+    def reconstruct(self, params: Any, context: views.Views) -> Any:
+        """Encodes views and decodes scenes [B] from the posterior's mean."""
+        return self.decode(params, self.encode(params, context).mean, context.cameras)
 
     def render(
         self,
@@ -167,11 +184,18 @@ class VaeTask:
         """The training loss of one batch and what to log of it."""
         options = self.options
         key_mask, key_latent, key_views = jax.random.split(key, 3)
+        key_noise = jax.random.fold_in(key, 3)  # the other keys are as they are without noise
         context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
         mask = None
         if options.view_dropout > 0:
             mask = random_view_mask(key_mask, context.images.shape[:2], options.view_dropout)
-        scene, posterior = self.reconstruct(params, context, mask, key_latent)
+        posterior = self.encode(params, context, mask)
+        if not options.train_encoder:
+            posterior = jax.lax.stop_gradient(posterior)
+        latents = autoencoder.sample(posterior, key_latent)
+        if options.latent_noise > 0:
+            latents = add_noise(key_noise, latents, options.latent_noise)
+        scene = self.decode(params, latents, context.cameras, mask)
         shown = context
         if options.context_views:
             shown = views.draw(key_views, context, options.context_views)
@@ -213,7 +237,7 @@ class VaeTask:
         """
         del key
         context, target = views.from_batch(batch["context"]), views.from_batch(batch["target"])
-        scene, _ = self.reconstruct(params, context)
+        scene = self.reconstruct(params, context)
         return self.metrics.of_scene(
             lambda cameras: self.render(scene, cameras, split=True),
             context,
@@ -242,9 +266,17 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
       lgs_jax.settings.SettingsError: if the image size does not fit the network.
     """
     data = config["data"]
+    loss = settings.build(LossSettings, config.get("loss", {}), "config.loss")
+    decay = config.get("optimizer", {}).get("weight_decay", 0.0)
+    if not loss.train_encoder and decay:
+        raise settings.SettingsError(
+            f"config.optimizer.weight_decay={decay} would shrink the encoder that "
+            "config.loss.train_encoder=False leaves as it is; give "
+            "--config.optimizer.weight_decay=0"
+        )
     task = VaeTask(
         config["model"],
-        settings.build(LossSettings, config.get("loss", {}), "config.loss"),
+        loss,
         settings.build(view_metrics.MetricSettings, config.get("metrics", {}), "config.metrics"),
         image_size=(data["height"], data["width"]),
         num_views=data["context_views"],
@@ -270,6 +302,17 @@ def random_view_mask(key: Array, shape: tuple[int, int], dropout: float) -> Arra
     rank = jnp.argsort(jax.random.uniform(key_order, shape), axis=-1)
     keep_all = ~jax.random.bernoulli(key_drop, dropout, (num_scenes, 1))
     return keep_all | (rank < count)
+
+
+def add_noise(key: Array, latents: Array, scale: float) -> Array:
+    """Latents [B, V, h, w, c] with noise in units of their standard deviation per channel.
+
+    The strength is that of a scene: the absolute value of a normal variable times `scale`.
+    """
+    key_strength, key_noise = jax.random.split(key)
+    strength = scale * jnp.abs(jax.random.normal(key_strength, (latents.shape[0], 1, 1, 1, 1)))
+    unit = jax.lax.stop_gradient(jnp.std(latents, axis=(0, 1, 2, 3)))
+    return latents + strength * unit * jax.random.normal(key_noise, latents.shape)
 
 
 def mean_of_kept(values: Array, mask: Array | None) -> Array:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lgs_jax.metrics.mean import Mean
+from lgs_jax.settings import SettingsError
 from lgs_jax.tasks import make_task, vae
 
 SIZE, VIEWS, TARGETS = 16, 3, 2
@@ -86,6 +87,39 @@ def test_gradients_are_finite_and_reach_encoder_and_decoder(task_and_params):
         leaves = jax.tree.leaves(grad[part])
         assert all(np.isfinite(x).all() for x in leaves)
         assert sum(float(jnp.abs(x).sum()) for x in leaves) > 0
+
+
+def test_an_encoder_that_is_not_trained_has_no_gradient(task_and_params):
+    task = make_task("vae", make_config(train_encoder=False, latent_noise=0.5))
+    grad = jax.grad(lambda p: task.loss(p, make_batch(), jax.random.key(1))[0])(task_and_params[1])
+    assert all((x == 0).all() for x in jax.tree.leaves(grad["encoder"]))
+    assert sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(grad["decoder"])) > 0
+
+
+def test_an_encoder_that_is_not_trained_would_shrink_by_weight_decay():
+    config = make_config(train_encoder=False) | {"optimizer": {"weight_decay": 0.01}}
+    with pytest.raises(SettingsError, match=r"weight_decay=0\.01 would shrink the encoder"):
+        make_task("vae", config)
+
+
+def test_latent_noise_changes_the_rendering_but_not_the_kl(loss, task_and_params):
+    task = make_task("vae", make_config(latent_noise=2.0))
+    _, without = loss(task_and_params[1], make_batch(), jax.random.key(1))
+    _, noisy = jax.jit(task.loss)(task_and_params[1], make_batch(), jax.random.key(1))
+    assert noisy["l1"] != without["l1"]
+    np.testing.assert_allclose(noisy["kl"], without["kl"], rtol=1e-5)
+
+
+def test_latent_noise_has_the_strength_that_was_asked_for():
+    """The mean square of `scale |u| n` is scale^2, in units of each channel's own deviation."""
+    scales = jnp.array([0.1, 1.0, 10.0])
+    latents = 5 + scales * jax.random.normal(jax.random.key(0), (4000, 2, 4, 4, 3))
+    noise = (vae.add_noise(jax.random.key(1), latents, 0.5) - latents) / scales
+    # 4000 squared strengths of mean 1 and variance 2: five standard errors are 0.11.
+    np.testing.assert_allclose(jnp.mean(noise**2, (0, 1, 2, 3)), 0.25, rtol=0.12)
+    strength = jnp.std(noise, (1, 2, 3, 4))
+    assert strength.min() < 0.02  # of each scene its own
+    assert strength.max() > 1.2
 
 
 def test_evaluation_ignores_padded_scenes(task_and_params):
