@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
             options.output,
             options.model,
             autoencoder=options.autoencoder,
+            decoder=options.decoder,
             data_root=options.data_root,
             dtype=options.dtype,
             num_paths=options.paths,
@@ -47,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", required=True, help="workdir of a run of configs/diffusion.py")
     add("--output", required=True, help=f"file to write, ending in {model_file.SUFFIX}")
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
+    add("--decoder", help="workdir of a run with loss.train_encoder=False: its decoder instead")
     add("--data-root", help="where its data lie now; default: where the run found them")
     add("--dtype", choices=model_file.DTYPES, default="float16", help="of the parameters")
     add("--paths", type=int, default=64, help="camera paths to keep, of as many held-out scenes")

@@ -99,6 +99,32 @@ def check_autoencoder(saved: SavedAutoencoder, stats: LatentStats) -> None:
         )
 
 
+def with_decoder(saved: SavedAutoencoder, source: str | os.PathLike) -> SavedAutoencoder:
+    """The autoencoder with the decoder of a run that trained only that (`loss.train_encoder`).
+
+    Latents, and diffusion models of them, stay as they are.
+
+    Raises:
+      CheckpointError: if there is no checkpoint, or it cannot be read.
+      SettingsError: if the run's encoder or network is another one.
+    """
+    other = open_autoencoder(source)
+    if other.plain.module != saved.plain.module:
+        raise settings.SettingsError(
+            f"the decoder of {source} has other settings (config.model) than the autoencoder "
+            f"{saved.folder}; give a run that started from that one"
+        )
+    encoders = [jax.tree.leaves(each.plain.params["encoder"]) for each in (saved, other)]
+    if not all(np.allclose(ours, theirs, rtol=1e-4, atol=1e-6) for ours, theirs in zip(*encoders)):
+        raise settings.SettingsError(
+            f"the encoder of {source} is not that of the autoencoder {saved.folder}, so its "
+            "decoder is for other latents; train it with --config.loss.train_encoder=False and "
+            f"--config.training.init_from={saved.folder}"
+        )
+    params = {**saved.plain.params, "decoder": other.plain.params["decoder"]}
+    return dataclasses.replace(saved, plain=dataclasses.replace(saved.plain, params=params))
+
+
 def read_stats(folder: pathlib.Path) -> LatentStats | None:
     """The statistics kept in an autoencoder's workdir, or None.
 

@@ -79,6 +79,7 @@ def save(
     run: str | os.PathLike,
     *,
     autoencoder: str | os.PathLike | None = None,
+    decoder: str | os.PathLike | None = None,
     data_root: str | None = None,
     dtype: str = "float16",
     num_paths: int = 64,
@@ -90,6 +91,8 @@ def save(
       path: of the file, ending in .safetensors.
       run: the workdir of the diffusion run, or one of its checkpoints.
       autoencoder: where its autoencoder lies now; None: where the run found it.
+      decoder: the workdir of a run that went on with the autoencoder's decoder alone, to take the
+        place of its own; see `load.with_decoder`.
       data_root: where its data lie now; None: where the run found them.
       dtype: of the parameters in the file, a name in `DTYPES`.
       num_paths: K; the first held-out scenes lend their cameras.
@@ -99,7 +102,7 @@ def save(
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if a checkpoint is missing or damaged.
       lgs_jax.settings.SettingsError: if it is the run of another task, or the autoencoder is not
-        the one that it was trained on.
+        the one that it was trained on, or the decoder is that of another one.
       ValueError: if the parameters do not fit into `dtype`, or an argument cannot be honoured.
     """
     path = pathlib.Path(path)
@@ -119,6 +122,8 @@ def save(
     saved.plain.check_gaussians("pack-model")
     stats = LatentStats.from_json(config["latent_stats"], f"the latent statistics of {run}")
     load_lib.check_autoencoder(saved, stats)
+    if decoder is not None:
+        saved = load_lib.with_decoder(saved, decoder)
     arrays = _flat("autoencoder", saved.plain.params, dtype) | _flat("denoiser", params, dtype)
     chosen = dict(config.get("sampler", {})) | dict(sampler or {})
     settings.build(SamplerSettings, chosen, "the sampler")

@@ -144,6 +144,48 @@ def test_sampler_settings_of_a_file_are_the_default(run, tmp_path):
         model_file.save(tmp_path / "b.safetensors", run, sampler={"stepz": 3})
 
 
+def write_autoencoder(folder, change, config=tiny.CONFIG):
+    """A workdir of the tiny autoencoder with parts of its parameters changed."""
+    params = {
+        part: jax.tree.map(lambda x, part=part: x + change.get(part, 0.0), leaves)
+        for part, leaves in tiny.make_params().items()
+    }
+    checkpoint.write_params(folder / "checkpoints", 7, config, params)
+    return folder
+
+
+def test_a_decoder_that_went_on_learning_takes_the_place_of_the_first(run, file, tmp_path, capsys):
+    other = write_autoencoder(tmp_path / "other", {"decoder": 0.25})
+    path = tmp_path / "better.safetensors"
+    arguments = ["pack-model", f"--model={run}", f"--output={path}", "--paths=1"]
+    assert commands.main([*arguments, f"--decoder={other}"]) == 0, capsys.readouterr().err
+    first, better = (model_file.load(each) for each in (file, path))
+    for ours, theirs in ((better.params, first.params), (better.frozen.mean, first.frozen.mean)):
+        jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        better.frozen.params["encoder"],
+        first.frozen.params["encoder"],
+    )
+    jax.tree.map(
+        lambda new, old: np.testing.assert_allclose(new - old, 0.25, atol=2e-3),
+        better.frozen.params["decoder"],
+        first.frozen.params["decoder"],
+    )
+
+
+def test_a_decoder_of_other_latents_is_refused(run, tmp_path):
+    path = tmp_path / "a.safetensors"
+    other = write_autoencoder(tmp_path / "encoder", {"encoder": 0.01})
+    with pytest.raises(settings.SettingsError, match=r"encoder of .* is not that of"):
+        model_file.save(path, run, decoder=other, num_paths=1)
+    deeper = tiny.CONFIG | {"model": tiny.CONFIG["model"] | {"num_heads": 2}}
+    other = write_autoencoder(tmp_path / "network", {}, deeper)
+    with pytest.raises(settings.SettingsError, match="has other settings"):
+        model_file.save(path, run, decoder=other, num_paths=1)
+    assert not path.exists()
+
+
 def test_sampling_from_a_file_needs_no_data(file, tmp_path, capsys):
     arguments = [f"--model={file}", f"--output={tmp_path / 'out'}", "--steps=1", "--num-samples=1"]
     assert commands.main(["sample", *arguments]) == 0, capsys.readouterr().err
