@@ -1,7 +1,8 @@
 """`python -m lgs_jax COMMAND ...`, also installed as `lgs-jax`.
 
 A command is a module in `lgs_jax.cli` with a function `main(arguments)`; its file name, underscores
-turned into hyphens, is its name.
+turned into hyphens, is its name. Flags may be written either way too: `--num_samples` is
+`--num-samples`.
 """
 
 import ast
@@ -30,6 +31,8 @@ _PARTS = frozenset(
         "reporting",
     }
 )
+# Its flags are absl's, which are spelt with underscores.
+_ABSL = "train"
 _STOPPED, _STOPPED_STATUS = "stopped", 130
 
 
@@ -44,6 +47,22 @@ def summary(name: str) -> str:
     path = importlib.resources.files(cli) / f"{name.replace('-', '_')}.py"
     first = ast.get_docstring(ast.parse(path.read_text())).partition("\n")[0]
     return first.partition(": ")[2]
+
+
+def with_hyphens(arguments: list[str]) -> list[str]:
+    """The same with `--some_flag[=value]` as `--some-flag[=value]`, up to a lone `--`.
+
+    Keys of a configuration (`--config.training.num_steps`) stay as they are.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [_hyphened(each) for each in arguments[:end]] + arguments[end:]
+
+
+def _hyphened(argument: str) -> str:
+    flag, equals, value = argument.partition("=")
+    if flag.startswith("--") and "." not in flag:
+        flag = flag.replace("_", "-")
+    return f"{flag}{equals}{value}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -66,6 +85,8 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"; did you mean {close[0]!r}?" if close else ""
         print(f"no command {name!r}{hint}; commands: {', '.join(known)}", file=sys.stderr)
         return 2
+    if name != _ABSL:
+        rest = with_hyphens(rest)
     try:
         return _load(name, leave_at_once=as_program).main(rest) or 0
     except KeyboardInterrupt:

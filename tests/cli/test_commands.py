@@ -37,6 +37,18 @@ def test_errors_are_one_line_unless_debugging(capsys, monkeypatch):
         front.main(["--debug", "export", "a.obj", "b.ply"])
 
 
+def test_flags_may_be_spelt_with_underscores(monkeypatch):
+    given = ["--max_bytes=a_b", "--no_verify", "x_y", "--config.data.num_scenes=3", "--", "--a_b"]
+    seen = []
+    for name in ("export", "train"):
+        monkeypatch.setattr(importlib.import_module(f"lgs_jax.cli.{name}"), "main", seen.append)
+        assert front.main([name, *given]) == 0
+    with_hyphens, as_given = seen
+    assert with_hyphens[:3] == ["--max-bytes=a_b", "--no-verify", "x_y"]
+    assert with_hyphens[3:] == given[3:]
+    assert as_given == given  # absl's flags have underscores
+
+
 def test_stopping_is_no_traceback(capsys, monkeypatch):
     def stop(_):
         raise KeyboardInterrupt
