@@ -15,6 +15,12 @@
 Expected PSNR at encoded / held-out views of unseen scenes: default 22.1 / 20.4 dB, `long` 22.6 /
 21.3 (the nearest photograph: 16.0, 16.5). Others, with their commands: docs/results.md.
 
+Samples of stage 2 look better through a decoder that has met noisy latents. Once stage 2 is
+trained, go on from this stage with the decoder alone, `--config.training.init_from=runs/vae
+--config.loss.train_encoder=False --config.loss.latent_noise=0.3` (and LPIPS:
+`--config.loss.perceptual=lpips_alex --config.loss.perceptual_resize_to=96`), in another workdir,
+which `python -m lgs_jax pack-model --decoder` takes.
+
 Every value can be changed on the command line: `--config.data.height=64`. Keys that are not named
 here have the defaults of the settings classes (`DataSettings`, `LossSettings`, `OptimizerSettings`,
 `TrainSettings`, `MeshSettings`, and the attributes of `Autoencoder`).
