@@ -158,7 +158,8 @@ def test_paper_variant_has_the_sizes_of_the_paper():
     context = jax.eval_shape(
         lambda batch: views.from_batch(batch["context"]), abstract_batch(config, 1)
     )
-    scene, posterior = jax.eval_shape(task.reconstruct, params, context)
+    posterior = jax.eval_shape(task.encode, params, context)
+    scene = jax.eval_shape(task.reconstruct, params, context)
     # 6 views of 96 x 96: latents 12 x 12 x 6, 55,296 splats (docs/paper_map.md).
     assert posterior.mean.shape == (1, 6, 12, 12, 6)
     assert scene.means.shape == (1, 6 * 96 * 96, 3)
