@@ -12,8 +12,9 @@
 | `captures` | folders with a transforms.json, `--config.data.root=...` | one GPU |
 | `paper` | RealEstate10K at 96 x 96, 6 + 6 views, full width | several accelerators; never run |
 
-Expected PSNR at encoded / held-out views of unseen scenes: default 22.1 / 20.4 dB, `long` 22.6 /
-21.3 (the nearest photograph: 16.0, 16.5). Others, with their commands: docs/results.md.
+Expected PSNR at encoded / held-out views of unseen scenes: default 21.8 to 22.1 / 20.2 to 20.4 dB
+(by processor), `long` 22.6 / 21.3 (the nearest photograph: 16.0, 16.5). Others, with their
+commands: docs/results.md.
 
 Samples of stage 2 look better through a decoder that has met noisy latents. Once stage 2 is
 trained, go on from this stage with the decoder alone, `--config.training.init_from=runs/vae
