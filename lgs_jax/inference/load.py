@@ -114,6 +114,7 @@ def with_decoder(saved: SavedAutoencoder, source: str | os.PathLike) -> SavedAut
             f"the decoder of {source} has other settings (config.model) than the autoencoder "
             f"{saved.folder}; give a run that started from that one"
         )
+    # Averaging parameters that do not change still rounds them, at every step.
     encoders = [jax.tree.leaves(each.plain.params["encoder"]) for each in (saved, other)]
     if not all(np.allclose(ours, theirs, rtol=1e-4, atol=1e-6) for ours, theirs in zip(*encoders)):
         raise settings.SettingsError(

@@ -263,17 +263,13 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
     """The task of a whole configuration.
 
     Raises:
-      lgs_jax.settings.SettingsError: if the image size does not fit the network.
+      lgs_jax.settings.SettingsError: if the image size does not fit the network, or an encoder that
+        is to stay as it is would be random or change.
     """
     data = config["data"]
     loss = settings.build(LossSettings, config.get("loss", {}), "config.loss")
-    decay = config.get("optimizer", {}).get("weight_decay", 0.0)
-    if not loss.train_encoder and decay:
-        raise settings.SettingsError(
-            f"config.optimizer.weight_decay={decay} would shrink the encoder that "
-            "config.loss.train_encoder=False leaves as it is; give "
-            "--config.optimizer.weight_decay=0"
-        )
+    if not loss.train_encoder:
+        _check_encoder_stays(config)
     task = VaeTask(
         config["model"],
         loss,
@@ -288,6 +284,21 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
                 "config.model reduces the images; change it, or give fewer config.model.widths"
             )
     return task
+
+
+def _check_encoder_stays(config: Mapping[str, Any]) -> None:
+    """Refuses `loss.train_encoder=False` with a random encoder, or one that would change."""
+    if decay := config.get("optimizer", {}).get("weight_decay", 0.0):
+        raise settings.SettingsError(
+            f"config.optimizer.weight_decay={decay} would shrink the encoder that "
+            "config.loss.train_encoder=False leaves as it is; give "
+            "--config.optimizer.weight_decay=0"
+        )
+    if "training" in config and not config["training"].get("init_from"):
+        raise settings.SettingsError(
+            "config.loss.train_encoder=False leaves the encoder as it is, but it would be random; "
+            "give --config.training.init_from=WORKDIR, the run whose encoder to keep"
+        )
 
 
 def random_view_mask(key: Array, shape: tuple[int, int], dropout: float) -> Array:

@@ -102,6 +102,13 @@ def test_an_encoder_that_is_not_trained_would_shrink_by_weight_decay():
         make_task("vae", config)
 
 
+def test_an_encoder_that_is_not_trained_must_come_from_somewhere():
+    config = make_config(train_encoder=False)
+    with pytest.raises(SettingsError, match=r"would be random; give --config\.training\.init_from"):
+        make_task("vae", config | {"training": {"num_steps": 1}})
+    make_task("vae", config | {"training": {"num_steps": 1, "init_from": "runs/vae"}})
+
+
 def test_latent_noise_changes_the_rendering_but_not_the_kl(loss, task_and_params):
     task = make_task("vae", make_config(latent_noise=2.0))
     _, without = loss(task_and_params[1], make_batch(), jax.random.key(1))
