@@ -8,6 +8,7 @@ S samples, N Gaussians.
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Sequence
@@ -212,9 +213,9 @@ class SceneModel:
         scene = self._to_scene(together)
         everything = np.zeros((len(together), *self.image_size, 3), np.float32)
         everything[mask] = known
-        sampler = dataclasses.replace(
-            own, steps=steps, guidance=float(guidance_scale), guidance_known=None
-        )
+        # The scale is an argument of the compiled program; that there is none, a part of it.
+        guided = guidance_scale != 1.0
+        sampler = dataclasses.replace(own, steps=steps, guidance=1.0, guidance_known=None)
         decoded, finite = self._sample(
             self.frozen,
             self.params,
@@ -223,6 +224,7 @@ class SceneModel:
             jnp.asarray(mask),
             jnp.asarray(labels, jnp.int32),
             samplers.scene_keys(key, num_samples),
+            jnp.float32(guidance_scale) if guided else None,
             sampler=sampler,
         )
         if not finite:
@@ -233,7 +235,9 @@ class SceneModel:
             )
         return gaussians.transform(decoded, scene.world_from_scene)
 
-    def _sample_latents(self, frozen, params, images, cameras, mask, labels, keys, *, sampler):
+    def _sample_latents(
+        self, frozen, params, images, cameras, mask, labels, keys, scale, *, sampler
+    ):
         """Scenes [S, N] in the scene frame, and whether their latents are finite."""
         count = keys.shape[0]
         known = frozen.encode(images[None], cameras[None], mask[None]).mean
@@ -241,7 +245,7 @@ class SceneModel:
             lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])),
             Conditioning(cameras[None], known, mask[None], labels),
         )
-        latents = self.task.sample(params, condition, keys, sampler)
+        latents = self.task.sample(params, condition, keys, sampler, scale)
         return frozen.decode(latents, condition.cameras), jnp.isfinite(latents).all()
 
     def _prepare(self, images: Any, cameras: Cameras) -> tuple[Array, Cameras]:
@@ -290,6 +294,8 @@ class SceneModel:
         """The class labels [S] as the network takes them."""
         if num_samples < 1:
             raise ValueError(f"{num_samples=} must be at least 1")
+        if not 0 <= guidance_scale < math.inf:
+            raise ValueError(f"{guidance_scale=} must be finite and not negative")
         if guidance_scale != 1.0 and self.task.options.unconditional == 0:
             raise ValueError(
                 f"{guidance_scale=} needs a model that was trained with conditions left out "

@@ -74,6 +74,7 @@ class Denoising:
         condition: Conditioning,
         key: Array,
         sampler: SamplerSettings | None = None,
+        guidance_scale: Any | None = None,
     ) -> Array:
         """Samples x of the shape of `condition.known`.
 
@@ -82,15 +83,19 @@ class Denoising:
           condition: known views, class and cameras.
           key: one key, or one per scene [B]; see `diffusion.samplers`.
           sampler: how to draw; None: as the attribute says.
+          guidance_scale: in place of the sampler's, a number or one per scene [B]; it may be
+            traced. None: the sampler's.
         """
         options, sampler = self.options, sampler or self.sampler
         denoise = self.denoise_fn(network, condition)
-        if sampler.scales != (1.0, 1.0):
+        if guidance_scale is None and sampler.scales != (1.0, 1.0):
             none, known = sampler.scales
+            guidance_scale = jnp.where(jnp.any(condition.known_mask, axis=-1), known, none)
+        if guidance_scale is not None:
             denoise = guidance.classifier_free(
                 denoise,
                 self.denoise_fn(network, condition.dropped()),
-                jnp.where(jnp.any(condition.known_mask, axis=-1), known, none),
+                guidance_scale,
                 interval=sampler.guidance_interval or guidance.EVERYWHERE,
                 rescale=sampler.rescale,
                 process=options.process,

@@ -197,6 +197,7 @@ class DiffusionTask:
         condition: Conditioning,
         key: Array,
         sampler: SamplerSettings | None = None,
+        guidance_scale: Any | None = None,
     ) -> Array:
         """Normalised latents [B, V, h, w, c] under a condition.
 
@@ -208,6 +209,7 @@ class DiffusionTask:
           condition: known views, class, representation and cameras.
           key: one key, or one per scene [B]; see `diffusion.samplers`.
           sampler: how to draw; None: as the task's configuration says.
+          guidance_scale: in place of the sampler's; see `Denoising.sample`.
         """
         if self.representations is not None and condition.representation is None:
             keys = samplers.scene_keys(key, len(condition.known_mask))
@@ -216,7 +218,7 @@ class DiffusionTask:
                 representation=jax.vmap(self._draw_representation)(keys),
                 represented=~jnp.any(condition.known_mask, axis=-1),
             )
-        return self.shared.sample(self._network(params), condition, key, sampler)
+        return self.shared.sample(self._network(params), condition, key, sampler, guidance_scale)
 
     def _draw_representation(self, key: Array) -> Array:
         """One [R] near that of a training picture: of its direction, and of the usual length."""

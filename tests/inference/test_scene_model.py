@@ -139,9 +139,9 @@ def test_known_views_reach_the_denoiser_clean_and_the_others_not(model, given, m
     """The sampler is replaced by one that returns what it was told."""
     images, cameras = given
 
-    def told(params, condition, keys, sampler):
+    def told(params, condition, keys, sampler, guidance_scale):
         known = jnp.where(condition.known_mask[:, :, None, None, None], condition.known, 0.0)
-        return known + 0.25 * condition.class_label + sampler.steps
+        return known + 0.25 * condition.class_label + sampler.steps + guidance_scale
 
     monkeypatch.setattr(model.task, "sample", told)
     scene = scene_model.SceneModel(model.frozen, model.task, model.params).sample(
@@ -151,14 +151,24 @@ def test_known_views_reach_the_denoiser_clean_and_the_others_not(model, given, m
         context_cameras=cameras[:1],
         class_label=1,
         steps=2,
+        guidance_scale=0.5,
     )
     frame = model._to_scene(cameras)
     mask = jnp.arange(len(images)) == 0
     blank = jnp.asarray(images).at[1:].set(0.7)  # the encoder must not look at these
     known = model._encode(model.frozen, blank[None], frame.cameras[None], mask[None])
-    latents = jnp.where(mask[None, :, None, None, None], known, 0.0) + 2.25
+    latents = jnp.where(mask[None, :, None, None, None], known, 0.0) + 2.75
     wanted = model._decode(model.frozen, latents, frame.cameras[None])
     assert_close(scene, gaussians.transform(wanted, frame.world_from_scene))
+
+
+def test_another_guidance_scale_does_not_compile_again(model, given):
+    sample = functools.partial(model.sample, jax.random.key(2), given[1], class_label=1, steps=2)
+    three, five = (np.asarray(sample(guidance_scale=scale).colors) for scale in (3.0, 5.0))
+    assert np.abs(three - five).max() > 1e-4
+    compiled = model._sample._cache_size()
+    sample(guidance_scale=4.0)
+    assert model._sample._cache_size() == compiled
 
 
 @pytest.mark.parametrize(
@@ -171,12 +181,15 @@ def test_known_views_reach_the_denoiser_clean_and_the_others_not(model, given, m
         ({"known": 2}, "2 known views are more than the 1"),
         ({"class_label": 2}, "class_label=2 .*0 to 1"),
         ({"num_samples": 0}, "num_samples=0"),
+        ({"guidance_scale": -1.0}, "guidance_scale=-1.0 must be finite"),
+        ({"guidance_scale": np.nan}, "guidance_scale=nan must be finite"),
         ({"nan": True}, "world_from_cam holds values that are not finite"),
     ],
 )
 def test_refusals(model, given, change, message):
     images, cameras = given
-    options = {k: v for k, v in change.items() if k in ("class_label", "num_samples")}
+    own = ("class_label", "num_samples", "guidance_scale")
+    options = {name: value for name, value in change.items() if name in own}
     where = cameras
     if "cameras" in change:
         where = None
