@@ -39,4 +39,5 @@ def get_experiment() -> dict:
             "seconds a step": "vae:step_seconds",
         },
         "rank": "held-out views, dB",
+        "baseline": "as it is",
     }

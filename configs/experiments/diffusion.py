@@ -43,4 +43,5 @@ def get_experiment() -> dict:
             "seconds a step": "diffusion:step_seconds",
         },
         "rank": "-error of x",
+        "baseline": "as it is",
     }

@@ -9,6 +9,7 @@ Writes table.md, values.json and plot.png. Flags after `--` go to every training
 """
 
 import argparse
+import dataclasses
 import pathlib
 import signal
 
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace, extra: list[str]) -> None:
     """Runs the experiment and prints its table."""
     chosen = experiment.load(options.name)
+    if options.seeds is not None:
+        chosen = dataclasses.replace(chosen, seeds=tuple(options.seeds))
     folder = pathlib.Path(options.output or f"runs/{pathlib.Path(options.name).stem}").expanduser()
     compilation_cache.enable()
     values = experiment.run(
@@ -66,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("name", metavar="NAME", help="of configs/experiments, or a path")
     add("--output", help="folder of the runs and the table; default: runs/NAME")
     add("--only", nargs="+", metavar="CASE", default=[], help="these cases alone")
+    add("--seeds", nargs="+", type=int, metavar="N", help="in place of the experiment's")
     add(
         "--jobs",
         type=int,

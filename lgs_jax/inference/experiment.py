@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax import settings
+from lgs_jax import files, settings
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.inference import scene_model
 from lgs_jax.inference.scene_model import SceneModel
@@ -32,6 +32,7 @@ from lgs_jax.training import logging, preemption
 FOLDER = pathlib.Path("configs/experiments")
 SAMPLING = "sampling_s"
 RESULTS = "results.json"
+TIMES = "sampling_s.json"
 _REPEATS = 5
 _POLL_SECONDS = 0.2
 
@@ -54,6 +55,7 @@ class Experiment:
       columns: by title: "<stage>:<group>/<name>" of the stage's results.json, such as
         "vae:eval/target_psnr", or `SAMPLING` for the seconds that one scene takes.
       rank: the column that orders the cases; "-" before it where less is better.
+      baseline: the case that the others are compared with in `rank`, seed by seed; None: none.
       plot: (column for x, column for y) of the picture; None: none.
     """
 
@@ -64,6 +66,7 @@ class Experiment:
     columns: Mapping[str, str]
     rank: str
     seeds: Sequence[int] = (0, 1)
+    baseline: str | None = None
     plot: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -78,6 +81,12 @@ class Experiment:
             raise ExperimentError(
                 f"{missing[0]!r} is no column; the columns are {', '.join(self.columns)}"
             )
+        if self.baseline is not None and self.baseline not in self.cases:
+            raise ExperimentError(
+                f"baseline {self.baseline!r} is no case; the cases are {', '.join(self.cases)}"
+            )
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ExperimentError(f"seeds are {list(self.seeds)}; expected some, each once")
         for title, source in self.columns.items():
             if source != SAMPLING and source.partition(":")[0] not in self.stages:
                 raise ExperimentError(
@@ -136,18 +145,11 @@ def run(
         )
     cases = [case for case in experiment.cases if not only or case in only]
     _train_all(_trainings(experiment, folder, cases), _shares_of_cores(jobs), extra, say)
-    times = {}
-    if SAMPLING in experiment.columns.values():
-        last = list(experiment.stages)[-1]
-        models = {
-            case: scene_model.load(_place(experiment, folder, case, experiment.seeds[0], last))
-            for case in cases
-        }
-        times = _sampling_times(models, say)
+    timed = SAMPLING in experiment.columns.values()
+    times = _sampling_times(experiment, folder, cases, say) if timed else {}
     return {
         case: [
-            _values(experiment, folder, case, seed) | _timed(experiment, times.get(case))
-            for seed in experiment.seeds
+            _values(experiment, folder, case, seed, times.get(case)) for seed in experiment.seeds
         ]
         for case in cases
     }
@@ -307,11 +309,14 @@ def _check(status: int, where: pathlib.Path) -> None:
         )
 
 
-def _values(experiment: Experiment, folder: pathlib.Path, case: str, seed: int) -> dict[str, float]:
-    """The columns that come from files."""
+def _values(
+    experiment: Experiment, folder: pathlib.Path, case: str, seed: int, sampling: float | None
+) -> dict[str, float]:
+    """The columns of a case and seed, of which a scene takes `sampling` seconds."""
     found = {}
     for title, source in experiment.columns.items():
         if source == SAMPLING:
+            found[title] = sampling
             continue
         stage, _, key = source.partition(":")
         path = _place(experiment, folder, case, seed, stage) / RESULTS
@@ -324,13 +329,21 @@ def _values(experiment: Experiment, folder: pathlib.Path, case: str, seed: int) 
     return found
 
 
-def _timed(experiment: Experiment, seconds: float | None) -> dict[str, float]:
-    return {title: seconds for title, source in experiment.columns.items() if source == SAMPLING}
-
-
 def _sampling_times(
-    models: Mapping[str, SceneModel], say: Callable[[str], None]
+    experiment: Experiment, folder: pathlib.Path, cases: Sequence[str], say: Callable[[str], None]
 ) -> dict[str, float]:
+    """Seconds that a scene takes in each case, of one run; kept in `folder` as the results are."""
+    path = folder / TIMES
+    times = json.loads(path.read_text()) if path.exists() else {}
+    if not times.keys() >= set(cases):
+        seed, last = experiment.seeds[0], list(experiment.stages)[-1]
+        places = {case: _place(experiment, folder, case, seed, last) for case in cases}
+        times = _take_times({case: scene_model.load(place) for case, place in places.items()}, say)
+        files.write_json(path, times)
+    return times
+
+
+def _take_times(models: Mapping[str, SceneModel], say: Callable[[str], None]) -> dict[str, float]:
     """Median seconds of one scene from nothing; the first call of each compiles and does not count.
 
     The models take turns, so that none has a calm hour for itself.

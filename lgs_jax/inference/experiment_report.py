@@ -42,16 +42,23 @@ def write(experiment: Experiment, folder: pathlib.Path, values: Values) -> list[
 
 def table(experiment: Experiment, values: Values) -> str:
     """Means over the seeds and their range, and whether the seeds agree about the order."""
-    lines = [f"# {experiment.title}", "", experiment.question, ""]
-    lines += ["| case | " + " | ".join(experiment.columns) + " |"]
-    lines += ["| --- |" + " --- |" * len(experiment.columns)]
+    columns, base = list(experiment.columns), experiment.baseline
+    rank = experiment.rank.removeprefix("-")
+    compared = base in values
+    titles = ["case", *columns, *([f"{rank} more than {base}"] if compared else [])]
+    lines = [f"# {experiment.title}", "", experiment.question, "", _row(titles)]
+    lines += [_row(["---"] * len(titles))]
     for case, seeds in values.items():
-        cells = [_cell([seed[column] for seed in seeds]) for column in experiment.columns]
-        lines += [f"| {case} | " + " | ".join(cells) + " |"]
+        cells = [_cell([seed[column] for seed in seeds]) for column in columns]
+        if compared:
+            pairs = zip(seeds, values[base], strict=True)
+            differences = [f"{seed[rank] - own[rank]:+.{_DIGITS - 1}g}" for seed, own in pairs]
+            cells.append("" if case == base else " / ".join(differences))
+        lines += [_row([case, *cells])]
     seeds = ", ".join(map(str, experiment.seeds))
-    lines += ["", f"Means over the seeds {seeds}, ± half of their range.", ""]
-    lines += [order(experiment, values)]
-    return "\n".join(lines) + "\n"
+    lines += ["", f"Means over the seeds {seeds}, ± half of their range."]
+    lines[-1] += " Differences seed by seed." if compared else ""
+    return "\n".join([*lines, "", order(experiment, values)]) + "\n"
 
 
 def order(experiment: Experiment, values: Values) -> str:
@@ -118,6 +125,10 @@ def plot(experiment: Experiment, values: Values, path: pathlib.Path) -> pathlib.
 def read(folder: pathlib.Path) -> Any:
     """What `write` has kept of the values."""
     return json.loads((folder / "values.json").read_text())
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _cell(values: Sequence[float]) -> str:

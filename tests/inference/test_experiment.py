@@ -111,6 +111,41 @@ def test_the_table_says_whether_the_seeds_agree():
     assert "One seed only" in experiment_report.table(make(seeds=(0,)), one)
 
 
+def test_the_table_compares_with_the_baseline_seed_by_seed():
+    values = {
+        "plain": [{"dB": 1.0, "loss": 3.0}, {"dB": 1.0, "loss": 2.0}],
+        "eps": [{"dB": 2.0, "loss": 1.0}, {"dB": 4.0, "loss": 2.5}],
+    }
+    lines = experiment_report.table(make(baseline="plain"), values).splitlines()
+    assert "| case | dB | loss | loss more than plain |" in lines
+    assert "| plain | 1 | 2.5 ± 0.5 |  |" in lines
+    assert "| eps | 3 ± 1 | 1.75 ± 0.8 | -2 / +0.5 |" in lines
+    alone = experiment_report.table(make(baseline="plain"), {"eps": values["eps"]})
+    assert "more than" not in alone  # --only without the baseline
+
+
+def test_times_of_sampling_are_taken_together_and_kept(trained, tmp_path, monkeypatch):
+    measured = []
+
+    def measure(models, say):
+        measured.append(sorted(models))
+        return dict.fromkeys(models, 0.5 + len(measured))
+
+    monkeypatch.setattr(experiment, "_take_times", measure)
+    monkeypatch.setattr(experiment.scene_model, "load", lambda place: place)
+    chosen = make(columns={**COLUMNS, "s": experiment.SAMPLING})
+
+    def run(*only):
+        values = experiment.run(chosen, tmp_path, only=only, say=lambda text: None)
+        return {case: [seed["s"] for seed in seeds] for case, seeds in values.items()}
+
+    assert run("plain", "eps") == {"plain": [1.5, 1.5], "eps": [1.5, 1.5]}
+    assert run("eps") == {"eps": [1.5, 1.5]}
+    assert measured == [["eps", "plain"]]
+    assert run() == {case: [2.5, 2.5] for case in CASES}
+    assert measured[1:] == [sorted(CASES)]
+
+
 def test_the_command_writes_table_and_plot(trained, tmp_path, capsys):
     pytest.importorskip("matplotlib", reason="needs matplotlib")
     path = tmp_path / "mine.py"
@@ -120,7 +155,10 @@ def test_the_command_writes_table_and_plot(trained, tmp_path, capsys):
         f"columns={COLUMNS!r}, rank='dB', plot=('dB', 'loss'))\n"
     )
     folder = tmp_path / "out"
-    assert __main__.main(["experiments", str(path), f"--output={folder}", "--", "--y=2"]) == 0
+    command = ["experiments", str(path), f"--output={folder}"]
+    assert __main__.main([*command, "--seeds", "3", "--", "--y=2"]) == 0
+    assert {where.parent.name for where in trained} == {"seed3"}
+    assert __main__.main([*command, "--", "--y=2"]) == 0
     assert "--y=2" in next(iter(trained.values()))
     assert "# T" in capsys.readouterr().out
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -215,6 +253,8 @@ def test_a_command_that_is_ended_lets_its_training_save(tmp_path, program, capsy
     [
         ({"cases": {"a": {"vea": {}}}}, "case 'a' changes the stage 'vea'"),
         ({"rank": "PSNR"}, "'PSNR' is no column; the columns are dB, loss"),
+        ({"baseline": "H/9"}, "baseline 'H/9' is no case; the cases are plain, H/8, eps"),
+        ({"seeds": (1, 1)}, r"seeds are \[1, 1\]; expected some, each once"),
         ({"columns": {"dB": "fit:eval/x"}, "rank": "dB"}, "column 'dB' is 'fit:eval/x'"),
     ],
 )
