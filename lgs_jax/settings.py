@@ -9,6 +9,8 @@ configuration.
 import collections.abc
 import dataclasses
 import difflib
+import json
+import pathlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -55,6 +57,27 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
         raise
     except ValueError as error:
         raise SettingsError(f"{where}: {error}") from error
+
+
+def read(cls: type[T], path: pathlib.PurePath, version: int | None = None) -> T | None:
+    """Makes the dataclass `cls` from a JSON file, local or in an object store; None: no such file.
+
+    Args:
+      cls: as in `build`.
+      path: of the file.
+      version: what its key `format` must hold, looked at before all others; None: nothing.
+
+    Raises:
+      ValueError: if it is no JSON, of another format, or `build` refuses it.
+    """
+    try:
+        value = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    found = value.get("format") if isinstance(value, Mapping) else version
+    if version is not None and found != version:
+        raise SettingsError(f"format {found!r}, expected {version}")
+    return build(cls, value, str(path))
 
 
 def check_keys(keys: Iterable[str], known: Iterable[str], where: str) -> None:

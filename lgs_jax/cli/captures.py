@@ -1,6 +1,7 @@
 """Flags for captures of the user's, in place of the data that a model was trained on."""
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 # By flag, which is also the source's name in `DataSettings`.
@@ -12,10 +13,10 @@ FORMATS = {
 }
 
 
-def add_flags(group: argparse._MutuallyExclusiveGroup, what: str) -> None:
-    """Adds one flag for each format; `what` begins their help."""
+def add_flags(add: Callable[..., Any], what: str) -> None:
+    """Adds one flag for each format, with `add_argument` of a group; `what` begins their help."""
     for name, text in FORMATS.items():
-        group.add_argument(f"--{name}", help=f"{what}: {text}")
+        add(f"--{name}", help=f"{what}: {text}")
 
 
 def settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument(
         "--data-root", help="where its data lie now; default: where the run found them"
     )
-    captures.add_flags(where, "other data than the model's")
+    captures.add_flags(where.add_argument, "other data than the model's")
     add("--view-index", help="JSON file of the views of each scene, such as pixelSplat's")
     add("--num-scenes", type=int, help="default: all that are held out")
     add("--num-samples", type=int, default=1, help="K, samples of each scene; default: 1")

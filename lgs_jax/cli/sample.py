@@ -309,7 +309,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
     add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")
     where = parser.add_mutually_exclusive_group()
-    captures.add_flags(where, "your capture")
+    captures.add_flags(where.add_argument, "your capture")
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, default=0, help="which scene or path of the data; default: the first")

@@ -135,12 +135,7 @@ def read_manifest(folder: pathlib.Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        value = json.loads(path.read_text())
-        if isinstance(value, Mapping) and value.get("format") != FORMAT:
-            raise ValueError(f"format {value.get('format')!r}, expected {FORMAT}")
-        return settings.build(Manifest, value, str(path))
-    except FileNotFoundError:
-        return None
+        return settings.read(Manifest, path, FORMAT)
     except ValueError as error:
         raise DataError(
             f"{path} is no manifest of encoded latents ({error}); encode them again into another "

@@ -16,10 +16,9 @@ import dataclasses
 import functools
 import hashlib
 import io
-import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -145,12 +144,7 @@ def read_manifest(folder: epath.Path) -> Manifest | None:
     """
     path = folder / MANIFEST
     try:
-        value = json.loads(path.read_text())
-        if isinstance(value, Mapping) and value.get("format") != FORMAT:
-            raise ValueError(f"format {value.get('format')!r}, expected {FORMAT}")
-        return settings.build(Manifest, value, str(path))
-    except FileNotFoundError:
-        return None
+        return settings.read(Manifest, path, FORMAT)
     except ValueError as error:
         raise DataError(
             f"{path} is no manifest of packed data ({error}); prepare them again into another "
@@ -166,9 +160,7 @@ def read_shard(folder: epath.Path, number: int) -> Shard | None:
     """
     path = folder / f"{shard_name(number)}.json"
     try:
-        return settings.build(Shard, json.loads(path.read_text()), str(path))
-    except FileNotFoundError:
-        return None
+        return settings.read(Shard, path)
     except ValueError as error:
         raise DataError(f"{path} is no list of a shard ({error}); {_AGAIN}") from error
 
