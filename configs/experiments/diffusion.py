@@ -1,6 +1,7 @@
 """What the choices of stage 2 are worth: `python -m lgs_jax experiments diffusion`
 
-Eight cases on one autoencoder for each of two seeds: 72 minutes on 2 CPU cores of an AMD EPYC with `--jobs=2`.
+Eight cases on one autoencoder for each of two seeds: 72 minutes on 2 CPU cores of an AMD EPYC with
+`--jobs=2`.
 """
 
 
