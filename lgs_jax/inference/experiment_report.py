@@ -56,8 +56,9 @@ def table(experiment: Experiment, values: Values) -> str:
             cells.append("" if case == base else " / ".join(differences))
         lines += [_row([case, *cells])]
     seeds = ", ".join(map(str, experiment.seeds))
-    lines += ["", f"Means over the seeds {seeds}, ± half of their range."]
-    lines[-1] += " Differences seed by seed." if compared else ""
+    several = len(experiment.seeds) > 1
+    what = f"Means over the seeds {seeds}, ± half of their range." if several else f"Seed {seeds}."
+    lines += ["", f"{what} Differences seed by seed." if compared and several else what]
     return "\n".join([*lines, "", order(experiment, values)]) + "\n"
 
 
