@@ -1,7 +1,7 @@
 """How small may latents be? `python -m lgs_jax experiments compression`
 
-Twelve cases of two stages, two seeds: about four hours on 2 CPU cores, of which the table and the
-plot are docs/results.md's. With more hardware raise the steps:
+Twelve cases of two stages, two seeds: two hours on 2 CPU cores of an AMD EPYC with `--jobs=2`; the
+table and the plot are in docs/results.md. With more hardware raise the steps:
 `-- --config.training.num_steps=20000`.
 """
 

@@ -117,6 +117,7 @@ def plot(experiment: Experiment, values: Values, path: pathlib.Path) -> pathlib.
             color=drawn.get_color(),
         )
     axes.set(xlabel=x, ylabel=y, title=experiment.title)
+    axes.margins(x=0.12)  # room for the names
     axes.grid(alpha=0.3)
     with files.replacing(path) as partial:
         figure.savefig(partial, dpi=120)
