@@ -5,7 +5,7 @@ every seed; what is finished is not done again, so the same command goes on wher
 Writes table.md, values.json and plot.png. Flags after `--` go to every training.
 
   python -m lgs_jax experiments compression --output=runs/compression --jobs=2
-  python -m lgs_jax experiments cross_view -- --config.training.num_steps=200
+  python -m lgs_jax experiments diffusion --output=runs/short -- --config.training.num_steps=200
 """
 
 import argparse

@@ -5,8 +5,10 @@ returns the arguments of `Experiment`. Every case of every seed goes through the
 a workdir of its own, as `python -m lgs_jax.main` would; what is finished is not done again.
 """
 
+import ast
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import json
 import math
@@ -18,22 +20,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax import files, settings
-from lgs_jax.core.cameras import Cameras
-from lgs_jax.inference import scene_model
-from lgs_jax.inference.scene_model import SceneModel
-from lgs_jax.tasks import denoising
+from lgs_jax.inference import experiment_times, scene_model
 from lgs_jax.training import logging, preemption
 
 FOLDER = pathlib.Path("configs/experiments")
 SAMPLING = "sampling_s"
 RESULTS = "results.json"
+CONFIG = "config.json"
 TIMES = "sampling_s.json"
-_REPEATS = 5
 _POLL_SECONDS = 0.2
 
 
@@ -137,7 +134,8 @@ def run(
 
     Raises:
       ExperimentError: if a case is not known, there are more jobs than cores, or a training fails;
-        others that run at that moment save and leave.
+        others that run at that moment save and leave; or if what is kept in `folder` was trained
+        with other values.
     """
     if unknown := sorted(set(only) - set(experiment.cases)):
         raise ExperimentError(
@@ -171,6 +169,42 @@ class _Training:
 
 def _done(where: pathlib.Path) -> bool:
     return (where / RESULTS).exists()
+
+
+def _check_kept(training: _Training, extra: Sequence[str]) -> None:
+    """Raises if what a workdir holds was trained with other values than are asked for now.
+
+    Results that stand alone (docs/experiments) tell nothing of their flags, and `extra` flags do
+    not go with them.
+    """
+    path = training.where / CONFIG
+    if not path.exists():
+        if extra and _done(training.where):
+            raise ExperimentError(
+                f"{training.where} has results without a {CONFIG}, so nobody knows whether "
+                f"{' '.join(extra)} holds for them; take another --output"
+            )
+        return
+    config = json.loads(path.read_text())
+    for flag in [*training.flags, *extra]:
+        key, equals, text = flag.removeprefix("--config.").partition("=")
+        if not flag.startswith("--config.") or not equals or key == "autoencoder":
+            continue  # a folder, which may have been moved
+        found = functools.reduce(lambda node, part: (node or {}).get(part), key.split("."), config)
+        if not _same(found, text):
+            raise ExperimentError(
+                f"{training.where} was trained with {key} = {found} and {flag} asks for another; "
+                "take another --output, or delete it to train it anew"
+            )
+
+
+def _same(value: Any, text: str) -> bool:
+    """Whether the text of a flag means a value of a JSON file."""
+    try:
+        wanted = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return str(value).lower() == text.lower()  # a string, or true and false
+    return value == (list(wanted) if isinstance(wanted, tuple) else wanted)
 
 
 def _trainings(
@@ -212,6 +246,8 @@ def _train_all(
     say: Callable[[str], None],
 ) -> None:
     """Runs what is not done, as many at a time as there are free shares of cores."""
+    for training in trainings:
+        _check_kept(training, extra)
     waiting = [training for training in trainings if not _done(training.where)]
     running: dict[pathlib.Path, tuple[subprocess.Popen, list[int] | None]] = {}
     total, began = len(waiting), time.monotonic()
@@ -338,30 +374,7 @@ def _sampling_times(
     if not times.keys() >= set(cases):
         seed, last = experiment.seeds[0], list(experiment.stages)[-1]
         places = {case: _place(experiment, folder, case, seed, last) for case in cases}
-        times = _take_times({case: scene_model.load(place) for case, place in places.items()}, say)
+        models = {case: scene_model.load(place) for case, place in places.items()}
+        times = experiment_times.take(models, say)
         files.write_json(path, times)
     return times
-
-
-def _take_times(models: Mapping[str, SceneModel], say: Callable[[str], None]) -> dict[str, float]:
-    """Median seconds of one scene from nothing; the first call of each compiles and does not count.
-
-    The models take turns, so that none has a calm hour for itself.
-    """
-    seconds: dict[str, list[float]] = {case: [] for case in models}
-    paths = {case: _side_by_side(model) for case, model in models.items()}
-    for turn in range(_REPEATS + 1):
-        for case, model in models.items():
-            began = time.perf_counter()
-            jax.block_until_ready(model.sample(jax.random.key(turn), paths[case]).means)
-            if turn:
-                seconds[case].append(time.perf_counter() - began)
-        say(f"timing: {turn} of {_REPEATS} rounds")
-    return {case: float(np.median(values)) for case, values in seconds.items()}
-
-
-def _side_by_side(model: SceneModel) -> Cameras:
-    """Cameras [V] in a row, looking the same way."""
-    cameras = denoising.example_cameras(model.num_views, model.image_size)[0]
-    poses = cameras.world_from_cam.at[:, 0, 3].set(jnp.arange(model.num_views, dtype=jnp.float32))
-    return dataclasses.replace(cameras, world_from_cam=poses)

@@ -96,6 +96,27 @@ def test_cases_share_what_they_do_not_change(trained, tmp_path):
     assert list(only) == ["eps"]
 
 
+def test_results_of_other_values_are_not_taken_for_these(trained, tmp_path):
+    chosen = make(cases={"plain": {}}, seeds=(0,))
+    experiment.run(chosen, tmp_path, say=lambda text: None)
+    steps = ["--config.training.num_steps=4"]
+    with pytest.raises(ExperimentError, match=r"without a config.json.*num_steps=4 holds"):
+        experiment.run(chosen, tmp_path, extra=steps, say=lambda text: None)
+    config = {"seed": 0, "training": {"num_steps": 3}, "model": {"widths": [8, 16], "remat": False}}
+    config["diffusion"] = {"kind": "v"}
+    for where in trained:
+        (where / "config.json").write_text(json.dumps(config))
+    same = ["--config.model.widths=(8, 16)", "--config.model.remat=false"]
+    experiment.run(chosen, tmp_path, extra=same, say=lambda text: None)
+    with pytest.raises(ExperimentError, match=r"vae was trained with training.num_steps = 3 and"):
+        experiment.run(chosen, tmp_path, extra=steps, say=lambda text: None)
+    other = make(cases={"plain": {"diffusion": {"diffusion.kind": "eps"}}}, seeds=(0,))
+    (tmp_path / "plain" / "seed0").mkdir(parents=True)
+    (tmp_path / "shared" / "seed0" / "diffusion").rename(tmp_path / "plain/seed0/diffusion")
+    with pytest.raises(ExperimentError, match=r"diffusion.kind = v and --config.diffusion.kind=e"):
+        experiment.run(other, tmp_path, say=lambda text: None)
+
+
 def test_the_table_says_whether_the_seeds_agree():
     agree = {
         "a": [{"dB": 1.0, "loss": 3.0}, {"dB": 1.0, "loss": 2.0}],
@@ -133,7 +154,7 @@ def test_times_of_sampling_are_taken_together_and_kept(trained, tmp_path, monkey
         measured.append(sorted(models))
         return dict.fromkeys(models, 0.5 + len(measured))
 
-    monkeypatch.setattr(experiment, "_take_times", measure)
+    monkeypatch.setattr(experiment.experiment_times, "take", measure)
     monkeypatch.setattr(experiment.scene_model, "load", lambda place: place)
     chosen = make(columns={**COLUMNS, "s": experiment.SAMPLING})
 
@@ -160,7 +181,7 @@ def test_the_command_writes_table_and_plot(trained, tmp_path, capsys):
     command = ["experiments", str(path), f"--output={folder}"]
     assert __main__.main([*command, "--seeds", "3", "--", "--y=2"]) == 0
     assert {where.parent.name for where in trained} == {"seed3"}
-    assert __main__.main([*command, "--", "--y=2"]) == 0
+    assert __main__.main(command) == 0
     assert "--y=2" in next(iter(trained.values()))
     assert "# T" in capsys.readouterr().out
     assert (folder / "plot.png").read_bytes().startswith(b"\x89PNG")
