@@ -33,7 +33,7 @@ from lgs_jax.inference import sampling_speed, scene_model
 from lgs_jax.inference.sampling_speed import Contender
 from lgs_jax.models import autoencoder, frozen_autoencoder
 from lgs_jax.models.scene_heads import kinds
-from lgs_jax.tasks import denoising
+from lgs_jax.tasks import views
 from lgs_jax.tasks.pixel_diffusion import PixelDiffusionTask
 from lgs_jax.training import checkpoint
 
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
     print("\n" + _whole_table(whole))
     if options.json:
         result = {"header": header, "stages": stages, "whole": whole}
-        files.write_json(options.json, result)
+        files.write_json(pathlib.Path(options.json).expanduser(), result)
     return 0
 
 
@@ -167,7 +167,7 @@ def _random_latent(options: argparse.Namespace) -> tuple[Any, Any, Any]:
     first, second = (_config(name, options) for name in ("vae", "diffusion"))
     module = settings.build(autoencoder.Autoencoder, first["model"], "config.model")
     images = jax.numpy.zeros((1, 1, first["data"]["height"], first["data"]["width"], 3))
-    cameras = denoising.example_cameras(1, images.shape[2:4])
+    cameras = views.example_cameras(1, images.shape[2:4])
     params = jax.jit(module.init)(_key(), images, cameras)["params"]
     frozen = frozen_autoencoder.from_run(first, params)
     task = tasks.make_task("diffusion", second, frozen)

@@ -5,12 +5,13 @@ image is u = 0 and intrinsics scale with the image size.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lgs_jax.core import rotations
+from lgs_jax.core import indexing, rotations
 
 Array = jax.Array
 
@@ -45,7 +46,10 @@ class Cameras:
 
     def __getitem__(self, index: Any) -> "Cameras":
         """Indexes the leading dimensions."""
-        return jax.tree.map(lambda x: x[index], self)
+        return indexing.take(self, index, self.batch_shape)
+
+    def __iter__(self) -> Iterator["Cameras"]:
+        return indexing.each(self, self.batch_shape)
 
     def __len__(self) -> int:
         if not self.batch_shape:

@@ -7,12 +7,13 @@ import dataclasses
 import importlib
 import os
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from lgs_jax.core import rotations
+from lgs_jax.core import indexing, rotations
 
 Array = jax.Array
 
@@ -51,7 +52,10 @@ class Gaussians:
 
     def __getitem__(self, index: Any) -> "Gaussians":
         """Indexes the batch dimensions if there are any, else the Gaussians."""
-        return jax.tree.map(lambda x: x[index], self)
+        return indexing.take(self, index, self.opacities.shape)
+
+    def __iter__(self) -> Iterator["Gaussians"]:
+        return indexing.each(self, self.opacities.shape)
 
     def save(self, path: str | os.PathLike, **options: Any) -> pathlib.Path:
         """Writes one scene in the format that the suffix names, such as .ply or .spz.

@@ -130,6 +130,12 @@ def own_rows(rows: PartitionSpec, height: int) -> tuple[Array | int, int, tuple[
     return jax.lax.axis_index(axes) * count, count, axes
 
 
+def own_place(split: PartitionSpec) -> Array | int:
+    """Number of a device inside `jax.shard_map` among those that have different parts."""
+    axes = [axis for entry in split for axis in _axes(entry)]
+    return jax.lax.axis_index(axes) if axes else 0
+
+
 def fold_views(maps: Array) -> Array:
     """Maps [B, V, h, ...] as [N, h, ...], N = B V, such that every device keeps its own.
 

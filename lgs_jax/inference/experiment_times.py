@@ -10,7 +10,7 @@ import numpy as np
 
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.inference.scene_model import SceneModel
-from lgs_jax.tasks import denoising
+from lgs_jax.tasks import views
 
 _REPEATS = 5
 
@@ -34,6 +34,6 @@ def take(models: Mapping[str, SceneModel], say: Callable[[str], None]) -> dict[s
 
 def _side_by_side(model: SceneModel) -> Cameras:
     """Cameras [V] in a row, looking the same way."""
-    cameras = denoising.example_cameras(model.num_views, model.image_size)[0]
+    cameras = views.example_cameras(model.num_views, model.image_size)[0]
     poses = cameras.world_from_cam.at[:, 0, 3].set(jnp.arange(model.num_views, dtype=jnp.float32))
     return dataclasses.replace(cameras, world_from_cam=poses)

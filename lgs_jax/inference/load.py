@@ -236,7 +236,7 @@ def frozen_parts(
     saved.plain.check_data(data)
     stats = ensure_stats(saved, source, data)
     record = {
-        "autoencoder": str(pathlib.Path(name).expanduser().absolute()),
+        "autoencoder": os.fspath(workdir.as_path(name)),
         "latent_stats": stats.to_json(),
     }
     return (saved.plain.with_stats(stats),), record
@@ -260,7 +260,7 @@ def _moments(plain: FrozenAutoencoder, batches: Iterator[Mapping[str, Any]]) -> 
 def _batches(
     source: Source, data: pipeline.DataSettings, num_scenes: int
 ) -> Iterator[dict[str, Any]]:
-    """Every one of `num_scenes` different scenes once, with views as drawn in training."""
+    """The first `num_scenes` scenes that training draws, each once but for those of mixtures."""
     # Whatever the run's draws are: the same statistics for every run.
     data = dataclasses.replace(data, view_draws=None)
     batches = pipeline.train_batches(source, data, seed=0, batch_size=_BATCH_SIZE)

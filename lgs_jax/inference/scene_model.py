@@ -207,6 +207,11 @@ class SceneModel:
         steps = own.steps if steps is None else steps
         if guidance_scale is None:
             guidance_scale = own.scales[images is not None]
+        if images is None and self.task.options.unconditional == 0:
+            raise ValueError(
+                "this model has always been shown a view (config.diffusion.unconditional=0); give "
+                "images and context_cameras"
+            )
         labels = self._check_request(class_label, guidance_scale, num_samples)
         known, context = self._known(images, context_cameras)
         together, mask = self._arrange(_one_set(cameras), context)
@@ -251,10 +256,10 @@ class SceneModel:
     def _prepare(self, images: Any, cameras: Cameras) -> tuple[Array, Cameras]:
         """Images [V, H, W, 3], float in [0, 1], and their cameras."""
         cameras, images = _one_set(cameras), np.asarray(images)
-        if images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(cameras):
+        if images.ndim != 4 or images.shape[-1] != 3 or not 0 < len(images) == len(cameras):
             raise ValueError(
                 f"images have shape {images.shape}; expected [V, H, W, 3] for the {len(cameras)} "
-                "cameras"
+                "cameras, at least one"
             )
         if np.issubdtype(images.dtype, np.floating):
             _check_finite("images", images)
@@ -281,6 +286,11 @@ class SceneModel:
         """Cameras [V] of a world in the frame that the autoencoder knows."""
         reference, scale = self.frozen.scene_frame
         poses = np.asarray(_one_set(cameras).world_from_cam, np.float64)
+        if not normalize.has_unit(poses[:, :3, 3], scale):
+            raise ValueError(
+                f"the {len(poses)} cameras stand in one place, but this model measures a scene by "
+                f"how far they are apart (data.scale={scale!r}); give cameras in several places"
+            )
         unit = normalize.scene_unit(poses[:, :3, 3], np.arange(len(poses)), scale)
         to_world = normalize.world_from_scene(poses, reference, unit)
         moved = jnp.asarray(normalize.to_scene(poses, to_world), jnp.float32)
@@ -341,7 +351,7 @@ class SceneModel:
         return np.asarray(prepared), fitted
 
     def _arrange(self, cameras: Cameras, context: Cameras | None) -> tuple[Cameras, np.ndarray]:
-        """All V cameras, the first known one as the reference, and which of them are known."""
+        """All V cameras, a known one as the reference, and which of them are known."""
         count = 0 if context is None else len(context)
         if len(cameras) + count != self.num_views:
             raise ValueError(

@@ -11,12 +11,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.scipy import ndimage
 
 from lgs_jax.core import rays, rotations
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.metrics.image import MAX_PSNR
 from lgs_jax.rendering.output import Rendering
+from lgs_jax.rendering.volume import interpolate
 
 Array = jax.Array
 
@@ -103,21 +103,12 @@ def _warp(
     rows, columns = b.rgb.shape[:2]
     # Half a pixel from the border on, all four neighbours of a place lie inside.
     inside = (u >= 0.5) & (u <= columns - 0.5) & (v >= 0.5) & (v <= rows - 0.5)
-    seen = _sample(jnp.concatenate([b.rgb, b.depth, b.alpha], axis=-1), u, v)
+    table = jnp.concatenate([b.rgb, b.depth, b.alpha], axis=-1)
+    seen = interpolate.interpolate(table, jnp.stack([v, u], axis=-1))
     rgb, seen_depth, seen_alpha = seen[..., :-2], seen[..., -2], seen[..., -1]
     opaque = (alpha[..., 0] >= min_alpha) & (seen_alpha >= min_alpha)
     agrees = jnp.abs(seen_depth - z) <= depth_tolerance * z
     return rgb, in_front & inside & opaque & agrees
-
-
-def _sample(image: Array, u: Array, v: Array) -> Array:
-    """Bilinear values [H, W, C] of an image at pixel coordinates u, v [H, W]."""
-    sample = jax.vmap(
-        lambda channel: ndimage.map_coordinates(channel, [v - 0.5, u - 0.5], 1, mode="nearest"),
-        in_axes=-1,
-        out_axes=-1,
-    )
-    return sample(image)
 
 
 def _one_axis(tree: Any, cameras: Cameras) -> Any:

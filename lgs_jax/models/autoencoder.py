@@ -204,7 +204,8 @@ class Autoencoder(nn.Module):
         kinds.build(self.scene_head)
         for name in ("encoder_unet", "decoder_unet"):
             overrides = getattr(self, name)
-            settings.check_keys(overrides or {}, multiview_unet.MultiViewUNet.__annotations__, name)
+            known = (*self._unet_arguments(None), "output_scale")
+            settings.check_keys(overrides or {}, known, name)
             arguments = self._unet_arguments(overrides)
             levels = len(arguments["widths"])
             if self.latent_level >= levels:

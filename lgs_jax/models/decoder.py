@@ -74,9 +74,7 @@ def _refined(maps: Array, channels: int, dtype: jnp.dtype) -> Array:
     """Maps [B, V, H, W, C] plus a small function of their surroundings (in a Linen scope)."""
     hidden = nn.silu(convolution.Conv3x3(channels, dtype=dtype, name="refine_in")(maps))
     zeros = nn.initializers.zeros
-    return maps + convolution.Conv3x3(
-        maps.shape[-1], dtype=dtype, kernel_init=zeros, name="refine_out"
-    )(hidden)
+    return maps + convolution.Conv3x3(maps.shape[-1], kernel_init=zeros, name="refine_out")(hidden)
 
 
 def _color_kernel(factor: int, channels: int, scene_head: Any) -> Array:

@@ -123,7 +123,7 @@ class Denoiser(nn.Module):
             name="unet_trunk",
             **self._unet_arguments(),
         )(jnp.concatenate([z, shown, mask], axis=-1), cameras, image_size, None, embedding)
-        return output.astype(jnp.float32)
+        return output
 
     def _embedding(self, log_snr: Array, class_label: Array | None) -> Array:
         """The conditioning vector [B, D]."""

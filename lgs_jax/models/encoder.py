@@ -72,14 +72,14 @@ class Encoder(nn.Module):
             name="unet_trunk",
             **{"output_scale": SHORTCUT_OUTPUT_SCALE if self.shortcut else 1.0, **self.unet},
         )(blocks.space_to_depth(images, self.patch_size), cameras, images.shape[2:4], view_mask)
-        mean, log_var = jnp.split(moments.astype(jnp.float32), 2, axis=-1)
+        mean, log_var = jnp.split(moments, 2, axis=-1)
         if self.shortcut:
             pixels = blocks.space_to_depth(images, self.patch_size * 2**self.out_level)
             basis = patch_basis.patch_basis(self.patch_size * 2**self.out_level, mean.shape[-1])
             mean = mean + nn.Dense(
                 mean.shape[-1], False, kernel_init=lambda *_: jnp.asarray(basis), name="shortcut"
             )(pixels)
-        # An offset, not a bias of the last layer: weight decay would pull a bias back to zero.
+        # An offset, so that the last layer starts near zero, with its bias.
         log_var = INITIAL_LOG_VAR + LOG_VAR_REACH * jnp.tanh(log_var / LOG_VAR_REACH)
         return Posterior(mean=mean, log_var=log_var)
 

@@ -22,7 +22,7 @@ class LatentStats:
 
     Attributes:
       step: of the autoencoder's checkpoint.
-      num_scenes: training scenes looked at.
+      num_scenes: training scenes looked at; of a mixture, where some come again, the draws.
       mean: per channel, c numbers.
       std: standard deviation of latents drawn from the posteriors, per channel.
     """

@@ -63,7 +63,8 @@ class MultiViewUNet(nn.Module):
       num_heads: heads of every attention; must divide the widths where attention is used.
       cross_view: a mode of `nn.cross_view`, or one per level.
       output_scale: variance scale of the last layer's initial weights; 0 starts with zeros.
-      dtype: "float32" or "bfloat16", of the computation; parameters and rays are float32.
+      dtype: "float32" or "bfloat16", of the computation; parameters, rays and the last layer, whose
+        output may be a depth, are float32.
       remat: recompute the blocks in the backward pass, to save memory.
     """
 
@@ -164,9 +165,8 @@ class MultiViewUNet(nn.Module):
         init = nn.initializers.zeros
         if self.output_scale > 0:
             init = nn.initializers.variance_scaling(self.output_scale, "fan_in", "truncated_normal")
-        dtype = jnp.dtype(self.dtype)
-        x = nn.silu(blocks.group_norm(x.shape[-1], dtype=dtype, name="norm_out")(x))
-        return convolution.Conv3x3(self.out_channels, dtype=dtype, kernel_init=init, name="out")(x)
+        x = nn.silu(blocks.group_norm(x.shape[-1], dtype=jnp.float32, name="norm_out")(x))
+        return convolution.Conv3x3(self.out_channels, kernel_init=init, name="out")(x)
 
 
 def _rays_of_map(

@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from lgs_jax import settings
-from lgs_jax.core.cameras import Cameras
 from lgs_jax.diffusion import grids, guidance, parameterization, process, samplers
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import conditioning
@@ -183,30 +182,6 @@ def scene_noise(scene_index: Array, shape: tuple[int, ...], stream: int) -> Arra
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(0), i))(scene_index)
     keys = jax.vmap(lambda key: jax.random.split(key)[stream])(keys)
     return samplers.initial_noise(keys, shape)
-
-
-def example_cameras(num_views: int, image_size: tuple[int, int]) -> Cameras:
-    """Cameras [1, V] of the right shapes, to initialise a network with."""
-    height, width = image_size
-    intrinsics = jnp.array([width, width, width / 2, height / 2], jnp.float32)
-    return Cameras(
-        jnp.broadcast_to(jnp.eye(4), (1, num_views, 4, 4)),
-        jnp.broadcast_to(intrinsics, (1, num_views, 4)),
-    )
-
-
-def check_image_size(data: Any, multiple: int) -> None:
-    """Refuses image sizes that the network cannot halve.
-
-    Raises:
-      lgs_jax.settings.SettingsError: that names the size.
-    """
-    for name in ("height", "width"):
-        if getattr(data, name) % multiple:
-            raise settings.SettingsError(
-                f"config.data.{name}={getattr(data, name)} must be a multiple of {multiple}, by "
-                "which config.model reduces the images; give fewer config.model.widths"
-            )
 
 
 def from_config(config: Mapping[str, Any], data: Any) -> Denoising:

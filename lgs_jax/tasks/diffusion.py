@@ -77,7 +77,7 @@ class DiffusionTask:
         """The denoiser's parameters."""
         size = (length // self.model.compression for length in self.image_size)
         latents = jnp.zeros((1, self.num_views, *size, self.model.latent_channels))
-        cameras = denoising.example_cameras(self.num_views, self.image_size)
+        cameras = views.example_cameras(self.num_views, self.image_size)
         mask = jnp.zeros((1, self.num_views), bool)
         variables = self.model.init(
             key, latents, jnp.zeros(1), cameras, self.image_size, latents, mask
@@ -274,5 +274,5 @@ def from_config(config: Mapping[str, Any], frozen: FrozenAutoencoder) -> Diffusi
             f"config.model.out_channels={task.model.out_channels}, but a denoiser of latents puts "
             "out latents; leave it out"
         )
-    denoising.check_image_size(data, task.model.size_multiple)
+    views.check_image_size((data.height, data.width), task.model.size_multiple)
     return task

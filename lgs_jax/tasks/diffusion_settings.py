@@ -26,7 +26,7 @@ class DiffusionSettings:
       bias: of `sigmoid`.
       unconditional: share of the training scenes of which no view is known.
       max_known: the others have 1 to so many known views; 0: all V.
-      class_drop: share of the training scenes whose class is not told.
+      class_drop: share of the training scenes whose class, and representation, is not told.
     """
 
     process: Literal["vp", "flow"] = "vp"

@@ -87,7 +87,7 @@ class PixelDiffusionTask:
     def init(self, key: Array) -> Any:
         """The network's parameters."""
         images = jnp.zeros((1, self.num_views, *self.image_size, 3))
-        cameras = denoising.example_cameras(self.num_views, self.image_size)
+        cameras = views.example_cameras(self.num_views, self.image_size)
         mask = jnp.zeros((1, self.num_views), bool)
         return self.model.init(key, images, jnp.zeros(1), cameras, images, mask)["params"]
 
@@ -246,5 +246,5 @@ def from_config(config: Mapping[str, Any]) -> PixelDiffusionTask:
         settings.build(PixelLossSettings, config.get("loss", {}), "config.loss"),
         image_size=(data.height, data.width),
     )
-    denoising.check_image_size(data, task.model.size_multiple)
+    views.check_image_size((data.height, data.width), task.model.size_multiple)
     return task

@@ -6,10 +6,10 @@ Letters: V views, H W image, D depth planes.
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy import ndimage
 
 from lgs_jax.core import rays, rotations
 from lgs_jax.core.cameras import Cameras
+from lgs_jax.rendering.volume import interpolate
 
 Array = jax.Array
 
@@ -69,12 +69,7 @@ def _look_up(image: Array, camera: Cameras, points: Array) -> tuple[Array, Array
     fx, fy, cx, cy = camera.intrinsics
     u, v = fx * local[..., 0] / z + cx, fy * local[..., 1] / z + cy
     inside = (local[..., 2] > 1e-3) & (u >= 0) & (u <= width) & (v >= 0) & (v <= height)
-    sample = jax.vmap(
-        lambda channel: ndimage.map_coordinates(channel, [v - 0.5, u - 0.5], 1, mode="nearest"),
-        in_axes=-1,
-        out_axes=-1,
-    )
-    return sample(image), inside
+    return interpolate.interpolate(image, jnp.stack([v, u], axis=-1)), inside
 
 
 def _box_mean(values: Array, radius: int) -> Array:

@@ -133,7 +133,7 @@ def splats(params: Params, images: Array, cameras: Cameras, settings: FitSetting
 def disparity_of(params: Params, settings: FitSettings) -> Array:
     """Inverse depths [...] of the splats along their rays."""
     low, high = 1 / settings.far, 1 / settings.near
-    return low + (high - low) * jax.nn.sigmoid(params["depth"])
+    return low + (high - low) * jax.nn.sigmoid(_RATES["depth"] * params["depth"])
 
 
 def objective(

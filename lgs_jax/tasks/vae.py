@@ -18,6 +18,7 @@ from lgs_jax import settings
 from lgs_jax.core import sharding
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.losses import kl, perceptual, reconstruction
+from lgs_jax.metrics import image
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import autoencoder, parameters
 from lgs_jax.models.scene_heads import kinds
@@ -126,13 +127,9 @@ class VaeTask:
 
     def init(self, key: Array) -> Any:
         """The network's parameters."""
-        height, width = self.image_size
-        lead = (1, self.num_views)
-        intrinsics = jnp.array([width, width, width / 2, height / 2], jnp.float32)
-        cameras = Cameras(
-            jnp.broadcast_to(jnp.eye(4), (*lead, 4, 4)), jnp.broadcast_to(intrinsics, (*lead, 4))
-        )
-        return self.model.init(key, jnp.zeros((*lead, height, width, 3)), cameras)["params"]
+        cameras = views.example_cameras(self.num_views, self.image_size)
+        images = jnp.zeros((*cameras.batch_shape, *self.image_size, 3))
+        return self.model.init(key, images, cameras)["params"]
 
     def describe(self, params: Any) -> str:
         """The table of parameters."""
@@ -221,7 +218,7 @@ class VaeTask:
             terms["pixel_color"] = mean_of_kept(jnp.abs(colors - context.images), mask)
         total = sum(weights[name] * term for name, term in terms.items())
 
-        psnr = psnr_of_mse(reconstruction.l2(jnp.clip(rendering.rgb, 0, 1), truth.images))
+        psnr = image.psnr(rendering.rgb, truth.images)
         return total, terms | {
             "context_psnr": jnp.mean(psnr[:, :num_context]),
             "target_psnr": jnp.mean(psnr[:, num_context:]),
@@ -277,12 +274,7 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
         image_size=(data["height"], data["width"]),
         num_views=data["context_views"],
     )
-    for name in ("height", "width"):
-        if data[name] % (multiple := task.model.size_multiple):
-            raise settings.SettingsError(
-                f"config.data.{name}={data[name]} must be a multiple of {multiple}, by which "
-                "config.model reduces the images; change it, or give fewer config.model.widths"
-            )
+    views.check_image_size(task.image_size, task.model.size_multiple)
     return task
 
 
@@ -331,8 +323,3 @@ def mean_of_kept(values: Array, mask: Array | None) -> Array:
     if mask is None:
         return jnp.mean(values)
     return jnp.mean(values, where=mask.reshape(*mask.shape, *[1] * (values.ndim - 2)))
-
-
-def psnr_of_mse(mse: Array) -> Array:
-    """PSNR in dB of mean squared errors of images in [0, 1], capped at 100 dB."""
-    return -10.0 * jnp.log10(jnp.maximum(mse, 1e-10))

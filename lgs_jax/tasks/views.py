@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from lgs_jax import settings
 from lgs_jax.core.cameras import Cameras
 
 Array = jax.Array
@@ -59,3 +60,27 @@ def nearest(context: Views, target: Views) -> Array:
     distance += spread[:, None, None] * jnp.arccos(jnp.clip(cosine, -1.0, 1.0))
     index = jnp.argmin(distance, axis=-1)
     return jnp.take_along_axis(context.images, index[:, :, None, None, None], axis=1)
+
+
+def example_cameras(num_views: int, image_size: tuple[int, int]) -> Cameras:
+    """Cameras [1, V] of the right shapes, to initialise a network with."""
+    height, width = image_size
+    intrinsics = jnp.array([width, width, width / 2, height / 2], jnp.float32)
+    return Cameras(
+        jnp.broadcast_to(jnp.eye(4), (1, num_views, 4, 4)),
+        jnp.broadcast_to(intrinsics, (1, num_views, 4)),
+    )
+
+
+def check_image_size(image_size: tuple[int, int], multiple: int) -> None:
+    """Refuses image sizes H, W that the network cannot halve.
+
+    Raises:
+      lgs_jax.settings.SettingsError: that names the size.
+    """
+    for name, length in zip(("height", "width"), image_size, strict=True):
+        if length % multiple:
+            raise settings.SettingsError(
+                f"config.data.{name}={length} must be a multiple of {multiple}, by which "
+                "config.model reduces the images; change it, or give fewer config.model.widths"
+            )

@@ -107,3 +107,15 @@ def test_look_at_puts_target_in_the_middle_and_up_at_the_top():
     np.testing.assert_allclose(pixels[1, 0], 32, atol=1e-4)
     assert pixels[1, 1] < 24  # image rows grow downwards
     assert np.linalg.det(np.asarray(pose)[:3, :3]) == pytest.approx(1.0, abs=1e-6)
+
+
+def test_cameras_are_a_sequence_that_ends():
+    cameras = random_cameras(0, 3)
+    each = list(cameras)
+    assert len(each) == 3
+    np.testing.assert_array_equal(each[2].intrinsics, cameras.intrinsics[2])
+    np.testing.assert_array_equal(cameras[-1].intrinsics, cameras.intrinsics[2])
+    with pytest.raises(IndexError, match="index 3 is out of range: the first dimension has 3"):
+        cameras[3]
+    with pytest.raises(IndexError, match="Cameras have no leading dimension"):
+        list(each[0])

@@ -28,6 +28,9 @@ def test_shapes_and_indexing():
     assert (scene.batch_shape, scene.num_gaussians, scene.num_channels) == ((2,), 5, 3)
     assert scene[1].batch_shape == ()
     np.testing.assert_array_equal(scene[1][2:4].means, scene.means[1, 2:4])
+    assert [each.num_gaussians for each in scene] == [5, 5]
+    with pytest.raises(IndexError, match="index 2 is out of range: the first dimension has 2"):
+        scene[2]
 
 
 @pytest.mark.parametrize("field", ["means", "quats", "scales", "colors"])

@@ -209,8 +209,18 @@ def test_refusals(model, given, change, message):
 
 
 def test_guidance_needs_a_model_trained_for_it(given):
+    images, cameras = given
+    always_shown = make_model(unconditional=0.0)
     with pytest.raises(ValueError, match="unconditional > 0"):
-        make_model(unconditional=0.0).sample(jax.random.key(0), given[1], guidance_scale=2.0)
+        always_shown.sample(
+            jax.random.key(0),
+            cameras[1:],
+            images=images[:1],
+            context_cameras=cameras[:1],
+            guidance_scale=2.0,
+        )
+    with pytest.raises(ValueError, match=r"always been shown a view .* give images and context"):
+        always_shown.sample(jax.random.key(0), cameras, guidance_scale=1.0)
 
 
 def test_samples_that_are_not_finite_are_refused(model, given):

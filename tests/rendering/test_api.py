@@ -174,6 +174,9 @@ SHARDED = textwrap.dedent(
     sys.path.insert(0, {folder!r})
     from test_api import _cameras, _scene
     from lgs_jax.rendering.api import render
+    from lgs_jax.rendering.volume.integrate import Samples
+    from lgs_jax.rendering.volume.region import Region
+    from lgs_jax.rendering.volume.voxels import VoxelGrid
 
     assert jax.device_count() == 2
     scene = _scene(lead=(4,))
@@ -195,6 +198,21 @@ SHARDED = textwrap.dedent(
             for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
         assert got[1].sharding.is_equivalent_to(split, got[1].ndim), got[1].sharding
+
+    # A fog that looks the same everywhere differs only by where its samples lie.
+    fog = VoxelGrid(
+        density=jnp.linspace(0.1, 2.0, 8).reshape(1, 2, 2, 2).repeat(2, 0),
+        colors=jnp.linspace(0.0, 1.0, 24).reshape(1, 2, 2, 2, 3).repeat(2, 0),
+        region=Region(jnp.eye(4)[None].repeat(2, 0)),
+        samples=Samples(jnp.full(2, 0.5), jnp.full(2, 9.0), 4),
+    )
+    cameras = jax.tree.map(lambda a: jnp.broadcast_to(a, (2, *a.shape)), _cameras())
+    with jax.set_mesh(mesh):
+        first, second = render(
+            *jax.device_put((fog, cameras), split),
+            height=8, width=8, key=jax.random.key(0), image_axes="data",
+        ).rgb
+    assert float(jnp.abs(first - second).max()) > 1e-3, "the devices drew the same places"
     print("equal")
     """
 )

@@ -43,7 +43,7 @@ class Radiance(nn.Module):
             "kernel_in": self.param("kernel_in", initial, (self.features, self.hidden)),
             "bias_in": self.param("bias_in", zeros, (self.hidden,)),
             "kernel_out": self.param("kernel_out", zeros, (self.hidden, 1 + COLORS)),
-            # An offset, not a first value of the bias: weight decay would pull that to zero.
+            # An offset, so that all parameters of the last layer start at zero.
             "bias_out": self.param("bias_out", zeros, (1 + COLORS,)) + offset,
             "unit": jnp.float32(self.unit),
         }

@@ -2,8 +2,9 @@
 
 One program blends one tile: its pixels are one vector, and it walks down the tile's list splat by
 splat. All images of a batch are drawn by one launch, longest lists first. The gradient replays the
-forward pass; every (splat, tile) pair writes its own row, which XLA then adds up: no atomics, so
-the result does not depend on the order in which programs run.
+forward pass; every (splat, tile) pair writes its own row, which XLA then adds up by splat. The
+kernels have no atomics, but XLA's scatter-add on GPUs does, so the last bits of a gradient depend
+on the order in which they run; see docs/rasterizer.md.
 
 On a machine without a GPU the kernels are interpreted: slow, for tests.
 

@@ -9,6 +9,7 @@ channels, N points.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax.core import cameras as cameras_lib
-from lgs_jax.core import rotations
+from lgs_jax.core import indexing, rotations
 from lgs_jax.rendering.volume import interpolate, radiance, region
 from lgs_jax.rendering.volume.integrate import Samples
 
@@ -60,7 +61,10 @@ class ImagePlanes:
 
     def __getitem__(self, index: Any) -> "ImagePlanes":
         """Indexes the batch dimensions."""
-        return jax.tree.map(lambda x: x[index], self)
+        return indexing.take(self, index, self.batch_shape)
+
+    def __iter__(self) -> Iterator["ImagePlanes"]:
+        return indexing.each(self, self.batch_shape)
 
     def check(self) -> "ImagePlanes":
         """Returns itself if the shapes fit.

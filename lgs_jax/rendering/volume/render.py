@@ -21,8 +21,9 @@ Array = jax.Array
 # Most samples that are looked at together, of all scenes: what a step needs of memory is this times
 # a few times the floats per sample. Gradients look at the samples again, piece by piece.
 POINTS_PER_PIECE = 2**17
-# Floor of alpha where the accumulated depth is divided by it.
-MIN_ALPHA_FOR_DEPTH = 1e-10
+# Floor of alpha where the accumulated depth is divided by it: a field's opacity comes continuously
+# near 0, where the quotient's gradient has no bound.
+MIN_ALPHA_FOR_DEPTH = 1e-4
 
 
 class Field(Protocol):
@@ -67,7 +68,8 @@ def render_field(
       near: nearest depth looked at, where the scene's own is nearer.
       far: farthest depth looked at, where the scene's own is farther.
       implementation: None; there is only one.
-      key: draws a place for each sample in its bin, instead of the middle.
+      key: draws a place for each sample in its bin, instead of the middle; with `image_axes` the
+        places depend on the mesh.
       image_axes: axes of the mesh in context (`jax.set_mesh`) over which the first of the cameras'
         dimensions is split, or a `PartitionSpec` of all of them and of the rows; every device then
         draws its own. None leaves it to the compiler.
@@ -191,6 +193,8 @@ def _draw_rows(
     limits: tuple[float, float],
 ) -> integrate.Integrals:
     """`_draw` of the rows of this device: an image whose centre lies higher."""
+    if key is not None:  # not the same places on every device
+        key = jax.random.fold_in(key, sharding.own_place(rows))
     first_row, num_rows, _ = sharding.own_rows(rows, size[0])
     intrinsics = cameras.intrinsics.at[..., 3].add(-first_row)
     cameras = dataclasses.replace(cameras, intrinsics=intrinsics)

@@ -4,12 +4,14 @@ Letters: X, Y, Z axes of the region, n entries along each, F features, C colour 
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax.core import indexing
 from lgs_jax.rendering.volume import interpolate, radiance, region
 from lgs_jax.rendering.volume.integrate import Samples
 
@@ -50,7 +52,10 @@ class TriPlane:
 
     def __getitem__(self, index: Any) -> "TriPlane":
         """Indexes the batch dimensions."""
-        return jax.tree.map(lambda x: x[index], self)
+        return indexing.take(self, index, self.batch_shape)
+
+    def __iter__(self) -> Iterator["TriPlane"]:
+        return indexing.each(self, self.batch_shape)
 
     def check(self) -> "TriPlane":
         """Returns itself if the shapes fit.

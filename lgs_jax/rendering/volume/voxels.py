@@ -4,11 +4,13 @@ Letters: X, Y, Z cells along the axes of the region, C colour channels, N points
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from lgs_jax.core import indexing
 from lgs_jax.rendering.volume import interpolate, region
 from lgs_jax.rendering.volume.integrate import Samples
 
@@ -43,7 +45,10 @@ class VoxelGrid:
 
     def __getitem__(self, index: Any) -> "VoxelGrid":
         """Indexes the batch dimensions."""
-        return jax.tree.map(lambda x: x[index], self)
+        return indexing.take(self, index, self.batch_shape)
+
+    def __iter__(self) -> Iterator["VoxelGrid"]:
+        return indexing.each(self, self.batch_shape)
 
     def check(self) -> "VoxelGrid":
         """Returns itself if the shapes fit.

@@ -187,6 +187,19 @@ def test_a_mesh_of_one_device_gives_the_same():
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+def test_the_depth_of_nearly_nothing_has_a_bounded_gradient():
+    scene = scenes.make("voxels")
+    empty = dataclasses.replace(scene, density=jnp.zeros_like(scene.density))
+    far = float(scene.samples.far.max())
+
+    def loss(scene):
+        return api.render(scene, scenes.cameras(), **SIZE).depth.sum()
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(empty)
+    assert float(value) == 0.0
+    assert 0 < float(jnp.abs(gradient.density).max()) < 60 * far**2 / 1e-4  # of 60 pixels
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -1,0 +1,46 @@
+"""Indexing of pytrees whose arrays share leading dimensions, as NumPy would index them.
+
+JAX takes the nearest element where a number is out of range, so what Python expects of a sequence
+(`for`, `list`, an error at a wrong number) has to be said.
+"""
+
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+Tree = TypeVar("Tree")
+
+
+def take(tree: Tree, index: Any, shape: tuple[int, ...]) -> Tree:
+    """The tree with `[index]` applied to every array.
+
+    Args:
+      tree: whose arrays share the leading dimensions `shape`.
+      index: whatever arrays take.
+      shape: the leading dimensions.
+
+    Raises:
+      IndexError: if there are none, or the index is a number out of range.
+    """
+    if isinstance(index, int | np.integer):
+        count = _count(tree, shape)
+        if not -count <= index < count:
+            raise IndexError(f"index {index} is out of range: the first dimension has {count}")
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def each(tree: Tree, shape: tuple[int, ...]) -> Iterator[Tree]:
+    """What lies along the first dimension, one after the other.
+
+    Raises:
+      IndexError: if there is none.
+    """
+    return (take(tree, index, shape) for index in range(_count(tree, shape)))
+
+
+def _count(tree: Any, shape: tuple[int, ...]) -> int:
+    if not shape:
+        raise IndexError(f"these {type(tree).__name__} have no leading dimension; add one")
+    return shape[0]
