@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from lgs_jax.core import sharding
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering import output
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.splat import constants, dispatch, projection
 
@@ -75,7 +76,7 @@ def render_gaussians(
     return _draw(
         scene,
         cameras,
-        _background(background, lead, scene.colors),
+        output.backdrop(background, lead, scene.colors),
         lens=_Lens(height, width, near, far, eps2d, camera_model),
         antialiased=antialiased,
         depth_mode=depth_mode,
@@ -210,10 +211,7 @@ def _check_options(
 def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:
     """Gives the scene singleton dimensions so that it broadcasts against cameras `lead`."""
     own = scene.batch_shape
-    if lead[: len(own)] != own:
-        raise ValueError(
-            f"the scene's leading dimensions {own} must be a prefix of the cameras' {lead}"
-        )
+    output.check_prefix(own, lead)
     ones = (1,) * (len(lead) - len(own))
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(scene)), jnp.float32)
 
@@ -222,15 +220,3 @@ def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:
         return array.reshape(*own, *ones, *array.shape[len(own) :])
 
     return dataclasses.replace(scene, **{k: expand(v) for k, v in vars(scene).items()})
-
-
-def _background(background: Any, lead: tuple[int, ...], colors: Array) -> Array:
-    """The background as [..., C]."""
-    background = jnp.asarray(background, colors.dtype)
-    channels = colors.shape[-1]
-    allowed = ((), (channels,), (*lead, channels))
-    if background.shape not in allowed:
-        raise ValueError(
-            f"background has shape {background.shape}, expected a number or one of {allowed[1:]}"
-        )
-    return jnp.broadcast_to(background, (*lead, channels))

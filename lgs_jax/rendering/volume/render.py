@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from lgs_jax.core import rays, sharding
 from lgs_jax.core.cameras import Cameras
+from lgs_jax.rendering import output
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.volume import integrate
 
@@ -93,16 +94,14 @@ def render_field(
         raise NotImplementedError(f"{implementation=}: a {kind} has one implementation; give None")
     scene.check()
     lead, own = cameras.batch_shape, scene.batch_shape
-    if lead[: len(own)] != own:
-        raise ValueError(
-            f"the scene's leading dimensions {own} must be a prefix of the cameras' {lead}"
-        )
+    output.check_prefix(own, lead)
     dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(scene)), jnp.float32)
     scene = jax.tree.map(lambda x: jnp.asarray(x, dtype), scene)
     colors, alpha, depth = _drawer(scene, lead, image_axes)(
         scene, cameras, key, size=(height, width), limits=(near, far)
     )
-    rgb = colors + (1.0 - alpha) * _background(background, lead, colors)
+    behind = output.backdrop(background, lead, colors)[..., None, None, :]
+    rgb = colors + (1.0 - alpha) * behind
     if depth_mode == "expected":
         depth = depth / jnp.maximum(alpha, MIN_ALPHA_FOR_DEPTH)
     return Rendering(
@@ -199,14 +198,3 @@ def _draw_rows(
     intrinsics = cameras.intrinsics.at[..., 3].add(-first_row)
     cameras = dataclasses.replace(cameras, intrinsics=intrinsics)
     return _draw(scene, cameras, key, size=(num_rows, size[1]), limits=limits)
-
-
-def _background(background: Any, lead: tuple[int, ...], colors: Array) -> Array:
-    """The background as [..., 1, 1, C], for colours [..., H, W, C]."""
-    background, channels = jnp.asarray(background, colors.dtype), colors.shape[-1]
-    allowed = ((), (channels,), (*lead, channels))
-    if background.shape not in allowed:
-        raise ValueError(
-            f"background has shape {background.shape}, expected a number or one of {allowed[1:]}"
-        )
-    return jnp.broadcast_to(background, (*lead, channels))[..., None, None, :]
