@@ -1,8 +1,7 @@
 """How small may latents be? `python -m lgs_jax experiments compression`
 
 Twelve cases of two stages, two seeds: under two hours on 2 CPU cores of an AMD EPYC with
-`--jobs=2`; the table and the plot are in docs/results.md. With more hardware
-raise the steps:
+`--jobs=2`; the table and the plot are in docs/results.md. With more hardware raise the steps:
 `-- --config.training.num_steps=20000`.
 """
 

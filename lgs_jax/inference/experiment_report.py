@@ -89,7 +89,7 @@ def order(experiment: Experiment, values: Values) -> str:
 
 
 def plot(experiment: Experiment, values: Values, path: pathlib.Path) -> pathlib.Path:
-    """One point for each case and seed, named by the case.
+    """One point for each case and seed, joined and named by the case.
 
     Raises:
       MissingPlotError: if matplotlib is not installed.
@@ -107,7 +107,7 @@ def plot(experiment: Experiment, values: Values, path: pathlib.Path) -> pathlib.
     axes = figure.subplots()
     for case, seeds in values.items():
         points = np.array([[seed[x], seed[y]] for seed in seeds])
-        (drawn,) = axes.plot(*points.T, "o", markersize=4)
+        (drawn,) = axes.plot(*points.T, "o-", markersize=4, linewidth=1)
         axes.annotate(
             case,
             points.mean(axis=0),
