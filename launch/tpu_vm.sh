@@ -83,8 +83,10 @@ fi
 log=${log:-$name.log}
 where=(--zone="$zone")
 if [[ -n "$project" ]]; then where+=(--project="$project"); fi
-# Whether there is something to delete, and the process that streams the training.
-asked=false training=''
+# Whether there is something to delete, its state, and the process that streams the training.
+asked=false now='' training=''
+# How often the state of something that is there is asked for before that is given up.
+readonly looks=20
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Prints a command, and executes it unless that is not wanted.
@@ -114,6 +116,21 @@ state() {
   fi
 }
 
+# Sets `now` to the state. If it cannot be found out, what is there may still train: that is asked
+# for again for some minutes, and then left alone.
+look() {
+  local command=(launch/tpu_vm.sh status --name="$name" "${where[@]}")
+  for _ in $(seq "$looks"); do
+    if now=$(state); then return; fi
+    if ! $asked; then return 1; fi
+    echo "the state of $name cannot be found out; next try in $poll seconds" >&2
+    sleep "$poll"
+  done
+  keep=true
+  echo "gave up after $looks tries. $name may still train; look with ${command[*]}" >&2
+  return 1
+}
+
 create() {
   local tier=()
   if $spot; then tier=(--spot); fi
@@ -130,9 +147,8 @@ ensure() {
     create
     return
   fi
-  local now
   while true; do
-    now=$(state)
+    look
     if [[ "$now" != ABSENT ]]; then asked=true; fi
     case "$now" in
       ACTIVE) return ;;
@@ -212,8 +228,7 @@ run() {
     install_package || status=$?
     if [[ $status -eq 0 ]]; then train || status=$?; fi
     if [[ $status -eq 0 ]]; then return 0; fi
-    local now
-    now=$(state)
+    look
     if [[ "$now" != ACTIVE ]]; then
       echo "$name is $now: the slice was taken away; starting again from $workdir"
     elif [[ $status -eq 75 ]]; then
@@ -234,7 +249,8 @@ tidy() {
   trap - EXIT INT TERM
   if ! $asked; then exit "$status"; fi
   if $keep; then
-    echo "kept: $name is charged until launch/tpu_vm.sh delete --name=$name --zone=$zone" >&2
+    local command=(launch/tpu_vm.sh delete --name="$name" "${where[@]}")
+    echo "kept: $name is charged until ${command[*]}" >&2
   else
     delete || echo "$name could not be deleted and is charged; delete it by hand" >&2
   fi

@@ -6,9 +6,11 @@ continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status
 steps: `--config.profile=100:105` (docs/profiling.md).
 """
 
+import os
 import pathlib
 import signal
 import sys
+from typing import Any
 
 if __name__ == "__main__":
     # Ctrl-C may end the program while the rest is imported, which takes seconds: nothing has begun.
@@ -22,6 +24,7 @@ from lgs_jax import settings, tasks
 from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load, visuals
+from lgs_jax.rendering.splat import dispatch
 from lgs_jax.training import compilation_cache, loop, mesh, preemption, processes
 from lgs_jax.training import settings as training_settings
 
@@ -66,7 +69,7 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     batches = {"latents": latents, "seed": train.seed, "batch_size": train.batch_size}
     batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
     loop.train(
-        tasks.make_task(config["task"], config | record, *constants),
+        _make_task(config | record, constants),
         train,
         workdir=workdir,
         config_json=config | record,
@@ -80,6 +83,20 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
         images_per_scene=data.context_views + data.target_views,
         data_report={"train": source.report.to_json(), "eval": held_out.report.to_json()},
     )
+
+
+def _make_task(config: dict, constants: tuple) -> Any:
+    """The task; what its parts lack on this machine, such as weights of a loss, is an error too."""
+    chosen = os.environ.get(dispatch.ENVIRONMENT)
+    if chosen and chosen not in dispatch.IMPLEMENTATIONS:  # noticed by the first step only
+        raise settings.SettingsError(
+            f"{dispatch.ENVIRONMENT}={chosen!r} must be one of "
+            f"{', '.join(dispatch.IMPLEMENTATIONS)}, or left out"
+        )
+    try:
+        return tasks.make_task(config["task"], config, *constants)
+    except (ValueError, OSError) as error:
+        raise settings.SettingsError(str(error)) from error
 
 
 def default_workdir(config_name: str) -> str:

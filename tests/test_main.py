@@ -14,6 +14,7 @@ from lgs_jax import main, settings
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.training import preemption
 
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "configs"
 TINY = """
 import ml_collections
 
@@ -124,6 +125,28 @@ def test_joins_settings_data_task_and_pictures(config, tmp_path, monkeypatch):
     main.run(config, str(tmp_path / "run"), preemption.StopSignal())  # nothing left to do
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"loss": {"perceptual": "lpips_alex", "perceptual_weights": "nosuch"}}, "file nosuch"),
+        ({"metrics": {"lpips": "alex", "lpips_weights": "a.png"}}, r"a\.png"),
+    ],
+)
+def test_a_task_that_lacks_something_here_ends_the_run_with_a_sentence(
+    config, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(settings.SettingsError, match=message):
+        main._make_task(config | changes, ())
+
+
+def test_an_unknown_rasterizer_ends_the_run_at_once(config, monkeypatch):
+    monkeypatch.setenv("LGS_JAX_RASTERIZER", "bogus")
+    with pytest.raises(settings.SettingsError, match="LGS_JAX_RASTERIZER='bogus' must be one of"):
+        main._make_task(config, ())
+
+
 def launch(*arguments, cwd):
     return subprocess.run(
         [sys.executable, "-m", "lgs_jax.main", *arguments],
@@ -153,6 +176,15 @@ def test_a_missing_group_or_file_is_explained_without_a_traceback(config_file, t
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "No such file or directory: 'nowhere.py'" in done.stderr
+    (tmp_path / "notes.md").write_text("Not a configuration.\n")
+    for config, message in (
+        ("notes.md", "error: --config is no configuration in Python: invalid syntax (notes.md"),
+        (f"{CONFIGS / 'vae.py'}:typo", "error: ValueError: variant='typo' is not known"),
+    ):
+        done = launch(f"--config={config}", cwd=tmp_path)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.slow

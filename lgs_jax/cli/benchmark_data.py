@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     try:
+        if not 0 < options.seconds < float("inf"):
+            raise ValueError(f"--seconds={options.seconds} must be above 0, and finite")
         if options.root:
             run(options)
         else:

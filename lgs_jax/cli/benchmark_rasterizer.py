@@ -149,42 +149,30 @@ def _cases(options: argparse.Namespace):
 
 
 def main(arguments: list[str]) -> int:
-    """Prints a table, or with --json one JSON object per case."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lgs_jax benchmark rasterizer",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--scenes", nargs="*", choices=SCENES, default=list(SCENES))
-    parser.add_argument("--resolutions", nargs="*", type=int, default=list(_RESOLUTIONS))
-    parser.add_argument("--repeats", type=int, default=10)
-    parser.add_argument("--implementation", default=None, help="default: the best supported")
-    parser.add_argument("--tile-size", type=int, default=None)
-    parser.add_argument("--depth", action="store_true", help="also render depth")
-    parser.add_argument("--no-scaling", dest="scaling", action="store_false")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    parser.add_argument(
-        "--compare",
-        metavar="RIVAL",
-        help="side by side with gsplat's CUDA kernels (`gsplat`; needs torch, CUDA and gsplat), or "
-        "with another implementation of ours by name",
-    )
-    parser.add_argument(
-        "--cases", nargs="+", choices=benchmark_rivals.CASES, help="of --compare; default: all big"
-    )
+    """Prints a table, or with --json one JSON object per case; returns the exit status."""
+    parser = _parser()
     options = parser.parse_args(arguments)
     if options.compare:
         idle = ("scenes", "resolutions", "tile_size", "depth", "scaling")
         if changed := [name for name in idle if getattr(options, name) != parser.get_default(name)]:
             flags = ", ".join(changed).replace("_", "-")
             parser.error(f"{flags} have no effect with --compare; give --cases instead")
-        try:
-            benchmark_rivals.compare(options)
-        except benchmark_rivals.RivalError as error:
-            return reporting.fail(error)
-        return 0
-    if options.cases:
+    elif options.cases:
         parser.error("--cases are those of --compare; give --scenes and --resolutions here")
+    try:
+        if min(options.repeats, *options.resolutions, options.tile_size or 1) < 1:
+            raise ValueError("--repeats, --resolutions and --tile-size must be at least 1")
+        if options.compare:
+            benchmark_rivals.compare(options)
+        else:
+            run(options)
+    except (ValueError, NotImplementedError, benchmark_rivals.RivalError) as error:
+        return reporting.fail(error)
+    return 0
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measures and prints."""
     if not options.json:
         print(
             f"{'case':16} {'forward ms':>18} {'forward+backward ms':>20} {'entries':>9} "
@@ -218,7 +206,6 @@ def main(arguments: list[str]) -> int:
                 f"time grows as {quantity}^{growth['forward_ms']:.2f} forward, "
                 f"^{growth['gradient_ms']:.2f} forward+backward"
             )
-    return 0
 
 
 def exponent(values: dict[str, float]) -> float:
@@ -235,3 +222,29 @@ def _line(name: str, r: dict[str, float]) -> str:
         f"{name:16} {forward:>18} {gradient:>20} {r['entries']:9d} "
         f"{r['gradient_temporary_mb']:13.1f} {r['peak_rss_mb']:12.0f} {compile_s:10.1f}"
     )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax benchmark rasterizer",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--scenes", nargs="*", choices=SCENES, default=list(SCENES))
+    add("--resolutions", nargs="*", type=int, default=list(_RESOLUTIONS))
+    add("--repeats", type=int, default=10)
+    add("--implementation", default=None, help="default: the best supported")
+    add("--tile-size", type=int, default=None)
+    add("--depth", action="store_true", help="also render depth")
+    add("--no-scaling", dest="scaling", action="store_false")
+    add("--json", action="store_true", help="one JSON object per line")
+    add(
+        "--compare",
+        metavar="RIVAL",
+        help="side by side with gsplat's CUDA kernels (`gsplat`; needs torch, CUDA and gsplat), or "
+        "with another implementation of ours by name",
+    )
+    cases = benchmark_rivals.CASES
+    add("--cases", nargs="+", choices=cases, help="of --compare; default: all big")
+    return parser

@@ -68,10 +68,12 @@ def main(arguments: list[str]) -> int:
     print(_measured_table(results))
     print(_compiled_table(results))
     if options.json:
-        files.write_json(options.json, {"cores": os.cpu_count(), "cases": results})
+        files.write_json(
+            pathlib.Path(options.json).expanduser(), {"cores": os.cpu_count(), "cases": results}
+        )
     if options.plot:
         try:
-            plot(results, options.plot)
+            plot(results, pathlib.Path(options.plot).expanduser())
         except ImportError:
             message = "--plot needs matplotlib (pip install 'lgs_jax[experiments]')"
             return reporting.fail(CaseError(message))

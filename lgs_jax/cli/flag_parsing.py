@@ -3,19 +3,32 @@
 import sys
 from typing import Any
 
-from absl import app, flags
+from absl import flags
+
+# What flags of a configuration, and the file that they name, raise while they are parsed.
+ERRORS = (KeyError, SyntaxError, ValueError, flags.Error)
 
 
 def parse(arguments: list[str]) -> list[str]:
     """Parses absl's flags, `--config` among them, and returns what is left over.
 
-    Ends the program if a value is given for a group that the configuration does not have.
+    Ends the program if they are not understood, or the configuration cannot be made from them.
     """
     try:
-        return app.parse_flags_with_usage(arguments)
-    except KeyError as error:
+        return flags.FLAGS(arguments)
+    except ERRORS as error:
+        sys.exit(f"error: {explain(error)}")
+
+
+def explain(error: Exception) -> str:
+    """What is wrong with the flags, from one of `ERRORS`, without a traceback."""
+    if isinstance(error, KeyError):
         # ml_collections' only sign of `--config.typo.key=value`, with its guess at what was meant.
-        sys.exit(f"error: --config has no such group of keys: {error.args[0]}")
+        return f"--config has no such group of keys: {error.args[0]}"
+    if isinstance(error, SyntaxError):
+        return f"--config is no configuration in Python: {error}"
+    lines = str(error).strip().splitlines() or [repr(error)]
+    return lines[-1].strip()  # of a traceback in the text of the error
 
 
 def read(config: flags.FlagHolder) -> dict[str, Any] | None:

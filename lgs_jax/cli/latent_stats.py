@@ -30,6 +30,8 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     try:
+        if options.num_scenes < 1:
+            raise settings.SettingsError(f"--num-scenes={options.num_scenes} must be at least 1")
         saved = load.open_autoencoder(options.autoencoder)
         data = saved.data_settings(root=options.data_root)
         source = pipeline.make_source(data, "train")

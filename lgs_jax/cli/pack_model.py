@@ -8,6 +8,7 @@ with `python -m lgs_jax sample --model=file`.
 """
 
 import argparse
+import pathlib
 
 from lgs_jax.cli import reporting
 from lgs_jax.inference import model_file
@@ -20,9 +21,12 @@ def main(arguments: list[str]) -> int:
     chosen = {
         name: getattr(options, name) for name in ("steps", "guidance", "guidance_known", "stop")
     }
+    target = pathlib.Path(options.output).expanduser()
     try:
+        if target.exists() and not options.overwrite:
+            raise FileExistsError(f"{target} exists; choose another name, or --overwrite")
         path = model_file.save(
-            options.output,
+            target,
             options.model,
             autoencoder=options.autoencoder,
             decoder=options.decoder,
@@ -47,6 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--model", required=True, help="workdir of a run of configs/diffusion.py")
     add("--output", required=True, help=f"file to write, ending in {model_file.SUFFIX}")
+    add("--overwrite", action="store_true", help="replace the file if it exists")
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     add("--decoder", help="workdir of a run with loss.train_encoder=False: its decoder instead")
     add("--data-root", help="where its data lie now; default: where the run found them")

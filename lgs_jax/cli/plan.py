@@ -30,7 +30,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from lgs_jax import files, settings, tasks
-from lgs_jax.cli import reporting
+from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.data import assemble, latents, report
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Example
@@ -131,12 +131,8 @@ def read_config(path: str, overrides: list[str]) -> Config:
     )
     try:
         values(arguments)
-    except KeyError as error:
-        raise settings.SettingsError(
-            f"--config has no such group of keys: {error.args[0]}"
-        ) from error
-    except flags.Error as error:
-        raise settings.SettingsError(f"--config={path}: {str(error).splitlines()[-1]}") from error
+    except flag_parsing.ERRORS as error:
+        raise settings.SettingsError(f"--config={path}: {flag_parsing.explain(error)}") from error
     try:
         return holder.value.to_dict()
     except OSError as error:  # of a file that could not be loaded, raised at its first use

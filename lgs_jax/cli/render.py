@@ -85,10 +85,10 @@ def _check(options: argparse.Namespace, still: bool) -> None:
         if getattr(options, name) is not None:
             kind = "videos" if still else "a single picture, or for --path=wobble"
             raise ValueError(f"--{name} is for {kind}; leave it out")
-    if not 0 <= options.background <= 1 or (options.fps is not None and options.fps <= 0):
-        raise ValueError(
-            f"--background={options.background} must lie between 0 and 1, and --fps above 0"
-        )
+    if not 0 <= options.background <= 1:
+        raise ValueError(f"--background={options.background} must lie between 0 and 1")
+    if options.fps is not None:
+        video.check_fps(options.fps)
 
 
 def _viewpoints(

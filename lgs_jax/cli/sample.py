@@ -31,7 +31,7 @@ from lgs_jax.cli import captures, reporting
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import assemble, crops, pipeline, report
+from lgs_jax.data import assemble, crops, pipeline
 from lgs_jax.data import images as image_lib
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
@@ -43,6 +43,7 @@ from lgs_jax.training import checkpoint, compilation_cache
 DEFAULT_MODEL = "objects-small"
 ANY_CLASS = "any"
 PATHS = ("orbit", "walk")
+SPLITS = ("eval", "train")
 FIELD_OF_VIEW_DEG = 60.0
 PAGE = "view.html"
 _ARC_DEG = 60.0
@@ -53,23 +54,18 @@ def main(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     try:
         run(options)
-    except (
-        ValueError,  # SettingsError and what `SceneModel` refuses
-        report.DataError,
-        checkpoint.CheckpointError,
-        FileExistsError,
-    ) as error:
+    except (ValueError, OSError, checkpoint.CheckpointError) as error:  # SettingsError among them
         return reporting.fail(error)
     return 0
 
 
 def run(options: argparse.Namespace) -> None:
     """Loads, samples, writes."""
+    _check(options)
     print(compilation_cache.enable())
-    output = pathlib.Path(options.output)
-    if output.exists() and any(output.iterdir()) and not options.overwrite:
-        raise FileExistsError(f"{output} is not empty; choose another --output, or --overwrite")
-    model = scene_model.load(options.model, autoencoder=options.autoencoder)
+    output = pathlib.Path(options.output).expanduser()
+    sample_files.check_folder(output, overwrite=options.overwrite)
+    model = load_model(options)
     views = _views(options, model)
     known = views.known(options.known)
     others = np.array([i for i in range(len(views.cameras)) if i not in known], int)
@@ -97,6 +93,8 @@ def run(options: argparse.Namespace) -> None:
             print(f"PSNR at the {kind} views: {psnr:.2f} dB")
     for name in [name for name in shown if name.startswith("sample_")]:
         shown[name] = gaussians.transform(shown[name], views.world_from_cameras)
+    for path in sample_files.remove_others(output, shown):
+        print(f"removed {path}, of an earlier call")
     for path in visuals.write_visuals(output, shown, upscale=options.upscale):
         print(path)
     cameras = camera_lib.transform(views.cameras, views.world_from_cameras)
@@ -111,6 +109,41 @@ def run(options: argparse.Namespace) -> None:
     print(f"{page} (open it in a browser)")
     if options.open:
         webbrowser.open(page.resolve().as_uri())
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuses options that would have no effect, or none that one could mean."""
+    if options.upscale < 1:
+        raise ValueError(f"--upscale={options.upscale} must be at least 1")
+    for name in ("scene", "split"):
+        if options.path and getattr(options, name) is not None:
+            raise ValueError(f"--{name} has no effect on a made-up --path; leave out one of them")
+    if options.split and captures.settings(options):
+        raise ValueError(
+            f"--split={options.split} is for the model's own data, not for a capture of yours"
+        )
+    if options.images is None:
+        if options.fov_deg is not None and not options.path:
+            raise ValueError("--fov-deg is for --images or a made-up --path; leave it out")
+        return
+    for name in captures.FORMATS:
+        if getattr(options, name):
+            raise ValueError(f"--images is for a photograph without a pose; leave out --{name}")
+    if len(options.images) > 1:
+        raise ValueError(
+            f"--images takes one photograph, got {len(options.images)}; several need poses: put "
+            "them into a folder and give it with --photos"
+        )
+
+
+def load_model(options: argparse.Namespace) -> scene_model.SceneModel:
+    """The model that --model names, which must be one that draws scenes."""
+    model = scene_model.load(options.model, autoencoder=options.autoencoder)
+    if model.task is None:
+        raise ValueError(
+            f"--model={options.model} is an autoencoder alone; give a run of configs/diffusion.py"
+        )
+    return model
 
 
 def _labels(options: argparse.Namespace, model: scene_model.SceneModel, *, at_random: bool) -> Any:
@@ -180,17 +213,15 @@ def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views
 
 def _data_views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
     """A scene of the model's own data, or of a capture."""
-    capture = captures.settings(options)
-    if capture and options.split == "train":
-        raise ValueError("--split=train is for the model's own data, not for a capture of yours")
+    capture, scene = captures.settings(options), options.scene or 0
     if options.data_root:
         capture = {"root": options.data_root}
     data = dataclasses.replace(model.data, **capture)
-    source = pipeline.make_source(data, options.split)
+    source = pipeline.make_source(data, options.split or SPLITS[0])
     print(source.report.summary())
-    if not 0 <= options.scene < len(source):
-        raise ValueError(f"--scene={options.scene}: the scenes are 0 to {len(source) - 1}")
-    entry = _entry(source, data, options)
+    if not 0 <= scene < len(source):
+        raise ValueError(f"--scene={scene}: the scenes are 0 to {len(source) - 1}")
+    entry = _entry(source, data, scene, options.split)
     context = entry["context"]
     cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
     images = dict(enumerate(context["images"]))
@@ -201,29 +232,22 @@ def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> C
     """The path [V] of the model that --scene chooses."""
     if options.split == "train":
         raise ValueError("--split=train is for scenes of data; give --data-root, or leave it out")
-    if not 0 <= options.scene < len(model.paths):
-        raise ValueError(f"--scene={options.scene}: the paths are 0 to {len(model.paths) - 1}")
-    return model.paths[options.scene]
+    scene = options.scene or 0
+    if not 0 <= scene < len(model.paths):
+        raise ValueError(f"--scene={scene}: the paths are 0 to {len(model.paths) - 1}")
+    return model.paths[scene]
 
 
-def _entry(source: Source, data: DataSettings, options: argparse.Namespace) -> dict[str, Any]:
+def _entry(source: Source, data: DataSettings, scene: int, split: str | None) -> dict[str, Any]:
     """The scene in the views of the evaluation, or in the first of those that training draws."""
-    if options.split == "train" and data.view_draws:
-        return pipeline.draw_entry(source, data, options.scene, 0, cache=FrameCache(0))
-    return assemble.scene_entry(source, data, options.scene, rng=None, cache=FrameCache(0))
+    if split == "train" and data.view_draws:
+        return pipeline.draw_entry(source, data, scene, 0, cache=FrameCache(0))
+    return assemble.scene_entry(source, data, scene, rng=None, cache=FrameCache(0))
 
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
     """One photograph as the reference view of a path of the model or its data, or a made-up one."""
-    for name in captures.FORMATS:
-        if getattr(options, name):
-            raise ValueError(f"--images is for a photograph without a pose; leave out --{name}")
-    if len(options.images) > 1:
-        raise ValueError(
-            f"--images takes one photograph, got {len(options.images)}; several need poses: put "
-            "them into a folder and give it with --photos"
-        )
-    path = options.images[0]
+    path = str(pathlib.Path(options.images[0]).expanduser())
     pixels = image_lib.read_photograph(path)
     own = None
     if not options.path:
@@ -291,7 +315,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     add("--output", default="samples", help="folder to write to")
-    add("--overwrite", action="store_true", help="write into a folder that is not empty")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="write into a folder that is not empty, in place of the samples in it",
+    )
     add("--open", action="store_true", help=f"open {PAGE} in a browser")
     add("--num-samples", type=int, default=4)
     add("--seed", type=int, default=0)
@@ -312,11 +340,10 @@ def _parser() -> argparse.ArgumentParser:
     captures.add_flags(where.add_argument, "your capture")
     where.add_argument("--path", choices=PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
-    add("--scene", type=int, default=0, help="which scene or path of the data; default: the first")
+    add("--scene", type=int, help="which scene or path of the data; default: 0, the first")
     add(
         "--split",
-        choices=("eval", "train"),
-        default="eval",
+        choices=SPLITS,
         help="scenes held out (default), or trained on (in the views of their first draw)",
     )
     add(

@@ -5,8 +5,8 @@ configs/diffusion.py: evaluate them, encode latents with the first, or start run
 model is one that comes with the package, or a file that pack-model has written.
 
   python -m lgs_jax unpack-model --model=objects-small --output=runs/objects-small
-  python -m lgs_jax.main --config=configs/vae.py:objects_small
-    --config.training.init_from=runs/objects-small/vae --config.data.root=...
+  python -m lgs_jax.main --config=configs/vae.py:rooms_small --config.data.root=...
+    --config.training.init_from=runs/objects-small/vae
 """
 
 import argparse

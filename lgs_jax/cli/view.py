@@ -20,11 +20,13 @@ import numpy as np
 
 from lgs_jax.cli import reporting, sample
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import scene_model, splat_views
+from lgs_jax.inference import splat_views
 from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, html, live
 from lgs_jax.inference.viewer.sampling_panel import Sampling, Wish
 from lgs_jax.training import checkpoint, compilation_cache
+
+_PORT, _MAX_PORT = 8080, 65535
 
 
 def main(arguments: list[str]) -> int:
@@ -45,6 +47,9 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> None:
     """Reads the scenes and cameras and shows them."""
     _check(options)
+    target = options.html and pathlib.Path(options.html).expanduser()
+    if target and target.exists() and not options.overwrite:
+        raise FileExistsError(f"{target} exists; choose another name, or --overwrite")
     paths = [pathlib.Path(scene).expanduser() for scene in options.scenes]
     scenes = dict(zip(_names(paths), map(formats.load, paths), strict=True))
     viewpoints = camera_file.find(options.transforms, paths[0].parent if paths else None)
@@ -54,8 +59,7 @@ def run(options: argparse.Namespace) -> None:
         if not scenes:
             scenes = {str(sampling.first): sampling.draw(sampling.first)}
     up = splat_views.UPS[options.up] if options.up else None
-    if options.html:
-        target = pathlib.Path(options.html).expanduser()
+    if target:
         known = viewpoints and (viewpoints.cameras, viewpoints.sizes)
         html.write_html(
             target,
@@ -68,13 +72,13 @@ def run(options: argparse.Namespace) -> None:
         print(f"{target}: {len(scenes)} scenes, {target.stat().st_size / 1e6:.1f} MB")
         address = target.resolve().as_uri()
     else:
-        host, port = options.host or "127.0.0.1", options.port or 8080
+        host, port = options.host or "127.0.0.1", options.port or _PORT
         server = live.serve(scenes, viewpoints, up=up, host=host, port=port, sampling=sampling)
         address = f"http://{host}:{server.get_port()}"
         print(f"{address} (Ctrl-C ends)", flush=True)
     if options.open:
         webbrowser.open(address)
-    if not options.html:
+    if not target:
         try:
             server.sleep_forever()
         except KeyboardInterrupt:
@@ -89,11 +93,7 @@ def _sampling(
     Otherwise from the first path that comes with the model, or a made-up orbit.
     """
     print(compilation_cache.enable(), flush=True)
-    model = scene_model.load(options.model, autoencoder=options.autoencoder)
-    if model.task is None:
-        raise ValueError(
-            f"--model={options.model} is an autoencoder alone; give a run of configs/diffusion.py"
-        )
+    model = sample.load_model(options)
     if viewpoints is not None and len(viewpoints.cameras) != model.num_views:
         raise ValueError(
             f"the model draws scenes seen from {model.num_views} cameras, but there are "
@@ -114,7 +114,8 @@ def _sampling(
             guidance_scale=wish.guidance,
         )[0]
 
-    names = [model.class_names[label] for label in sorted(set(model.path_classes))]
+    labels = sorted(set(model.path_classes)) if model.class_names else []
+    names = [model.class_names[label] for label in labels]
     own = model.task.sampler
     first = Wish(0, own.steps, own.guidance, names[0] if names else None)
     return Sampling(draw, first, tuple(names)), viewpoints
@@ -131,13 +132,15 @@ def _check(options: argparse.Namespace) -> None:
             "--model is for the live viewer; `python -m lgs_jax sample` draws scenes and writes a "
             "page of them"
         )
-    idle = ("host", "port") if options.html else ("background",)
+    idle = ("host", "port") if options.html else ("background", "overwrite")
     for name in idle:
         if getattr(options, name) is not None:
             kind = "the live viewer; leave out --html" if options.html else "a page; add --html"
             raise ValueError(f"--{name} is for {kind}")
     if options.html and pathlib.Path(options.html).suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"--html={options.html}: expected a name that ends in .html")
+    if options.port is not None and not 1 <= options.port <= _MAX_PORT:
+        raise ValueError(f"--port={options.port} must lie between 1 and {_MAX_PORT}")
 
 
 def _names(paths: list[pathlib.Path]) -> list[str]:
@@ -159,6 +162,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("scenes", metavar="SCENE", nargs="*", help=f"files; {', '.join(formats.FORMATS)}")
     add("--html", metavar="PAGE", help="write this page instead of serving a live viewer")
+    add("--overwrite", action="store_true", default=None, help="replace the page if it exists")
     add("--open", action="store_true", help="open the page or the live viewer in a browser")
     add("--model", help="draw further scenes from it: as for `python -m lgs_jax sample`")
     add("--autoencoder", help="where the model's autoencoder lies now; default: as the run says")
@@ -166,5 +170,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--up", choices=splat_views.UPS, help="default: up of the cameras, else -y; write --up=-y")
     add("--background", type=float, help="grey behind the splats, 0 to 1; default: 0; for --html")
     add("--host", help="address of the live viewer; default: 127.0.0.1, this machine alone")
-    add("--port", type=int, help="of the live viewer, or the next free one; default: 8080")
+    add("--port", type=int, help=f"of the live viewer, or the next free one; default: {_PORT}")
     return parser

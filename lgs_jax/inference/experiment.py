@@ -106,6 +106,10 @@ def load(name: str) -> Experiment:
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    if not hasattr(module, "get_experiment"):
+        raise ExperimentError(
+            f"{path} has no function get_experiment(); give a file such as those of {FOLDER}"
+        )
     try:
         return settings.build(Experiment, module.get_experiment(), str(path))
     except settings.SettingsError as error:

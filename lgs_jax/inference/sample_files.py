@@ -4,6 +4,9 @@ Letters: S samples, V views of the latents, K frames of a video.
 """
 
 import functools
+import pathlib
+import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,6 +22,41 @@ from lgs_jax.rendering.api import render
 from lgs_jax.tasks import panels
 
 VIDEO_FRAMES = 48
+# Files of what `make` returns, which come and go with the number of samples.
+_OF_SAMPLES = re.compile(r"sample_\d+\.ply|turntable_\d+\.mp4|spread\.png")
+
+
+def check_folder(folder: pathlib.Path, *, overwrite: bool) -> None:
+    """Makes sure that samples can be written to a folder, before they are drawn; leaves no trace.
+
+    Raises:
+      OSError: if it is a file, is not empty though nothing may be overwritten, or cannot be made or
+        written.
+    """
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise FileExistsError(f"{folder} is not empty; choose another --output, or --overwrite")
+    absent = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        for each in absent:
+            each.rmdir()
+    except OSError as error:
+        raise OSError(
+            f"the folder {folder} cannot be written ({error.strerror}); choose another --output"
+        ) from error
+
+
+def remove_others(folder: pathlib.Path, shown: Mapping[str, Any]) -> list[pathlib.Path]:
+    """Removes files of other samples than those to be shown from a folder; returns their paths."""
+    others = [
+        path
+        for path in sorted(folder.glob("*"))
+        if _OF_SAMPLES.fullmatch(path.name) and path.stem not in shown
+    ]
+    for path in others:
+        path.unlink()
+    return others
 
 
 def make(

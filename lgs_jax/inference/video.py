@@ -10,6 +10,8 @@ from PIL import Image
 from lgs_jax import files
 
 _SUFFIXES = (".mp4", ".gif", ".webp")
+# Frames per second that all formats can hold.
+_MIN_FPS, _MAX_FPS = 0.01, 1000.0
 
 
 def save_video(
@@ -24,9 +26,11 @@ def save_video(
     can be watched; `min_side=1` writes them as they are. The file appears only when complete.
 
     Raises:
-      ValueError: if the frames or the suffix are none of these.
+      ValueError: if the frames or the suffix are none of these, or `check_fps` refuses the rate.
+      OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
+    check_fps(fps)
     frames = np.asarray(frames)
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != np.uint8 or not frames.size:
         raise ValueError(
@@ -47,6 +51,16 @@ def save_video(
                 partial, save_all=True, append_images=rest, duration=duration, loop=0, **options
             )
     return path
+
+
+def check_fps(fps: float) -> None:
+    """Refuses rates that not every format can hold.
+
+    Raises:
+      ValueError: if it is outside of 0.01 to 1,000 frames per second.
+    """
+    if not _MIN_FPS <= fps <= _MAX_FPS:
+        raise ValueError(f"{fps=} must lie between {_MIN_FPS:g} and {_MAX_FPS:g} frames per second")
 
 
 def enlarge(images: np.ndarray, factor: int) -> np.ndarray:
@@ -72,4 +86,4 @@ def _write_mp4(path: pathlib.Path, frames: np.ndarray, fps: float) -> None:
     done = subprocess.run(command, input=frames.tobytes(), capture_output=True)
     if done.returncode:
         message = done.stderr.decode(errors="replace").strip()
-        raise RuntimeError(f"{path}: FFmpeg failed with {done.returncode}: {message}")
+        raise OSError(f"{path}: FFmpeg failed with {done.returncode}: {message}")

@@ -54,6 +54,25 @@ def test_a_rival_that_cannot_run_is_said(capsys, monkeypatch):
     assert "depth have no effect with --compare" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("rasterizer --repeats 0", "--repeats, --resolutions and --tile-size must be at least 1"),
+        ("rasterizer --resolutions -5", "must be at least 1"),
+        ("rasterizer --tile-size -1", "must be at least 1"),
+        ("rasterizer --implementation bogus --scenes rand16k --resolutions 8", "'bogus' must be"),
+        ("rasterizer --compare xla --repeats 0", "must be at least 1"),
+        ("data --seconds 0", "--seconds=0.0 must be above 0"),
+        ("data --seconds nan", "--seconds=nan must be above 0"),
+    ],
+)
+def test_what_makes_no_sense_is_said(capsys, arguments, message):
+    assert __main__.main(["benchmark", *arguments.split()]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+
+
 def test_scenes_face_the_camera():
     for scene, pose in (
         benchmark_rasterizer.random_scene(100, 0),

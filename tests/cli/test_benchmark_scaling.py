@@ -60,7 +60,8 @@ def test_tables_say_time_per_scene_and_what_is_sent(tmp_path, capsys, monkeypatc
 
     monkeypatch.setattr(benchmark_scaling, "in_processes", measured)
     arguments = "--devices 1 --processes --compile v5e-8 --axes data"
-    files = [f"--json={tmp_path / 'out.json'}", f"--plot={tmp_path / 'out.png'}"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    files = ["--json=~/out.json", "--plot=~/out.png"]
     assert __main__.main(["benchmark", "scaling", *arguments.split(), *files]) == 0
     text = capsys.readouterr().out
     assert "100.0     100.0    1.00    200.0    1.00     2.00" in text

@@ -169,7 +169,7 @@ def render(name, inputs, output, monkeypatch):
 
 
 def view(inputs, output, monkeypatch):
-    return ["view", f"{inputs}/a.ply", f"--html={output}/page.html"]
+    return ["view", f"{inputs}/a.ply", f"--html={output}/page.html", "--overwrite"]
 
 
 def check_data(inputs, output, monkeypatch):
@@ -179,7 +179,7 @@ def check_data(inputs, output, monkeypatch):
 
 def pack_model(inputs, output, monkeypatch):
     target = f"--output={output}/m.safetensors"
-    return ["pack-model", f"--model={inputs}/diffusion", target, "--paths=1"]
+    return ["pack-model", f"--model={inputs}/diffusion", target, "--paths=1", "--overwrite"]
 
 
 def sample(inputs, output, monkeypatch):

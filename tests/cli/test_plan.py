@@ -196,6 +196,9 @@ def test_files_that_are_not_there(config_file, capsys):
     assert "nowhere.py" in capsys.readouterr().err
     assert run(f"{config_file}:papre", "--memory=2GiB") == 2
     assert "is not known" in capsys.readouterr().err
+    (notes := config_file.with_name("notes.md")).write_text("Not a configuration.\n")
+    assert run(notes, "--memory=2GiB") == 2
+    assert "is no configuration in Python: invalid syntax (notes.md" in capsys.readouterr().err
     assert run(f"{config_file}:latent", "--memory=2GiB") == 2
     assert "--autoencoder-config=configs/vae.py:VARIANT" in capsys.readouterr().err
 

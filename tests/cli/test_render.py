@@ -105,7 +105,10 @@ def test_what_cannot_be_drawn_is_said(folder, capsys):
         ("a.gif", ["--transforms=/nowhere.json"], "/nowhere.json"),
         ("a.png", ["--frames=3"], "--frames is for videos; leave it out"),
         ("a.gif", ["--camera=1"], "--camera is for a single picture, or for --path=wobble"),
-        ("a.gif", ["--fps=0"], "--fps above 0"),
+        ("a.gif", ["--fps=0"], "fps=0.0 must lie between 0.01 and 1000"),
+        ("a.gif", ["--fps=1e-9"], "fps=1e-09 must lie between"),
+        ("a.mp4", ["--fps=nan"], "fps=nan must lie between"),
+        ("/proc/a.mp4", ["--frames=2"], "/proc/"),
         ("a.png", ["--background=2"], "--background=2.0 must lie between 0 and 1"),
     ):
         assert run(folder, output, *arguments) == 1

@@ -69,6 +69,8 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     names = {"contact_sheet.png", "grid.png", "spread.png", "transforms.json", "view.html"}
     names |= {f"{kind}_{i}.{end}" for i in (0, 1) for kind, end in KINDS}
     assert {path.name for path in folder.iterdir()} == names
+    kept = folder / "sample_of_mine.ply"
+    kept.touch()
     first, second = (ply.load_ply(folder / f"sample_{i}.ply") for i in (0, 1))
     assert camera_file.load(folder / "transforms.json").cameras.batch_shape == (tiny.VIEWS,)
     page = (folder / "view.html").read_text()
@@ -81,6 +83,11 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     status, _ = command()
     assert status == 1
     assert "is not empty" in capsys.readouterr().err
+    status, _ = command("--num-samples=1", "--overwrite")
+    assert status == 0
+    assert f"removed {folder / 'sample_1.ply'}, of an earlier call" in capsys.readouterr().out
+    others = {"sample_1.ply", "turntable_1.mp4", "spread.png"}  # of the second sample
+    assert {path.name for path in folder.iterdir()} == names - others | {kept.name}
 
 
 KINDS = (("sample", "ply"), ("turntable", "mp4"))
@@ -89,11 +96,10 @@ KINDS = (("sample", "ply"), ("turntable", "mp4"))
 def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
     data = settings.build(DataSettings, CONFIG["data"] | {"view_draws": 2}, "data")
     source = pipeline.make_source(data, "train")
-    options = sample._parser().parse_args(["--model=x", "--split=train", "--scene=3"])
-    shown = sample._entry(source, data, options)
+    shown = sample._entry(source, data, 3, "train")
     trained_on = pipeline.draw_entry(source, data, 3, 0, cache=FrameCache(0))
     np.testing.assert_array_equal(shown["context"]["images"], trained_on["context"]["images"])
-    held_out = sample._entry(source, data, sample._parser().parse_args(["--model=x"]))
+    held_out = sample._entry(source, data, 0, None)
     assert "draw" not in held_out
 
 
@@ -112,6 +118,12 @@ def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
         (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
         (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
         (["--images=a.jpg", "--photos=b"], "leave out --photos"),
+        (["--fov-deg=50"], "--fov-deg is for --images or a made-up --path"),
+        (["--path=orbit", "--scene=0"], "--scene has no effect on a made-up --path"),
+        (["--path=orbit", "--split=eval"], "--split has no effect on a made-up --path"),
+        (["--images=a.jpg", "--path=walk", "--scene=1"], "--scene has no effect on a made-up"),
+        (["--upscale=0"], "--upscale=0 must be at least 1"),
+        (["--upscale=-3"], "--upscale=-3 must be at least 1"),
     ],
 )
 def test_refusals(command, capsys, arguments, message):
@@ -125,7 +137,7 @@ def test_refusals(command, capsys, arguments, message):
     ("trained", "arguments", "message"),
     [
         ({"max_known": 1}, ["--known=0,1"], "2 known views are more than the 1"),
-        ({"unconditional": 0.0}, ["--guidance=2"], "needs a model that was trained with"),
+        ({"unconditional": 0.0}, ["--known=0", "--guidance=2"], "needs a model that was trained"),
         ({}, ["--num-samples=0"], "num_samples=0 must be at least 1"),
         ({}, ["--steps=0"], "steps=0 must be at least 1"),
         ({}, [], "latents hold values that are not finite"),
@@ -146,6 +158,29 @@ def test_refusals_of_what_the_model_was_not_trained_for(
     assert printed.startswith("error: ")
     assert printed.count("\n") == 1
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", ["file", "file/new", "~/file"])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_loaded(
+    tmp_path, monkeypatch, capsys, name
+):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert __main__.main(["sample", "--model=nowhere", f"--output={name}"]) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: the folder ")
+    assert "file" in printed
+    assert "cannot be written" in printed
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_autoencoder_alone_is_refused_at_once(model, monkeypatch, tmp_path, capsys):
+    alone = scene_model.SceneModel(model.frozen, data=model.data)
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: alone)
+    arguments = [f"--output={tmp_path / 'out'}", "--images=a.jpg"]
+    assert __main__.main(["sample", "--model=x", *arguments]) == 1
+    assert "--model=x is an autoencoder alone" in capsys.readouterr().err
 
 
 def test_a_capture_without_cameras_is_refused(command, tmp_path, capsys):
@@ -183,9 +218,12 @@ def test_a_photograph_without_a_pose(command, model, tmp_path, capsys, focal_35m
     assert "view 1 has no photograph" in capsys.readouterr().err
 
 
-def test_a_photograph_stands_on_the_path_of_a_scene_where_the_model_has_none(model, tmp_path):
+def test_a_photograph_stands_on_the_path_of_a_scene_where_the_model_has_none(
+    model, monkeypatch, tmp_path
+):
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "photo.png")
-    photo = f"--images={tmp_path / 'photo.png'}"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    photo = "--images=~/photo.png"
     views = sample._views(sample._parser().parse_args([photo]), model)
     scene = sample._views(sample._parser().parse_args([]), model)
     chex.assert_trees_all_equal(views.cameras.world_from_cam, scene.cameras.world_from_cam)

@@ -289,6 +289,9 @@ def test_what_does_not_fit_together_is_refused(changes, message):
 def test_missing_experiments_cases_and_columns_are_named(trained, tmp_path, capsys):
     assert __main__.main(["experiments", str(tmp_path / "none.py")]) == 1
     assert "there is no experiment" in capsys.readouterr().err
+    (tmp_path / "config.py").write_text("def get_config():\n    return {}\n")
+    assert __main__.main(["experiments", str(tmp_path / "config.py")]) == 1
+    assert "config.py has no function get_experiment()" in capsys.readouterr().err
     with pytest.raises(ExperimentError, match="no case 'H/9'; the cases are plain, H/8, eps"):
         experiment.run(make(), tmp_path, only=["H/9"])
     for jobs in (0, 999):

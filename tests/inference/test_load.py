@@ -107,9 +107,12 @@ def test_command(folder, capsys):
     assert f"{stats.mean[1]:.4f}" in shown
     assert commands.main(["latent-stats", f"--autoencoder={folder / 'nothing'}"]) == 1
     assert "error: no checkpoint in" in capsys.readouterr().err
+    for number in (0, -3):
+        assert commands.main([*arguments[:2], f"--num-scenes={number}"]) == 1
+        assert f"--num-scenes={number} must be at least 1" in capsys.readouterr().err
 
 
-def test_parts_of_a_run(folder, source):
+def test_parts_of_a_run(folder, source, monkeypatch):
     assert load.frozen_parts({"task": "vae"}, source, DATA) == ((), {})
     (folder / load.STATS_FILE).write_text(json.dumps(tiny.STATS.to_json() | {"step": 4}))
     config = {"task": "diffusion", "autoencoder": str(folder), "model": {}}
@@ -117,6 +120,11 @@ def test_parts_of_a_run(folder, source):
     np.testing.assert_array_equal(frozen.std, np.float32(tiny.STATS.std))
     assert record["autoencoder"] == str(folder)
     assert record["latent_stats"]["step"] == 4
+    with monkeypatch.context() as patched:  # one in the object store stays there
+        saved = load.open_autoencoder(folder)
+        patched.setattr(load, "open_autoencoder", lambda name: saved)
+        there = config | {"autoencoder": "gs://bucket/runs/vae"}
+        assert load.frozen_parts(there, source, DATA)[1]["autoencoder"] == "gs://bucket/runs/vae"
     for value in ("", None):
         with pytest.raises(settings.SettingsError, match=r"give --config\.autoencoder=WORKDIR"):
             load.frozen_parts(config | {"autoencoder": value}, source, DATA)

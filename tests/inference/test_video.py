@@ -79,6 +79,18 @@ def test_wrong_frames_are_refused(tmp_path, wrong):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("fps", [np.nan, np.inf, 0.0, 1e-9, 1e9])
+def test_wrong_rates_are_refused(tmp_path, fps):
+    with pytest.raises(ValueError, match=r"fps=.* must lie between 0\.01 and 1000 frames"):
+        video.save_video(tmp_path / "video.gif", frames(2, 8, 8), fps)
+
+
+@pytest.mark.parametrize("fps", [0.01, 1000.0])
+@pytest.mark.parametrize("suffix", ["mp4", "gif", "webp"])
+def test_the_slowest_and_fastest_rate_can_be_written(tmp_path, suffix, fps):
+    assert video.save_video(tmp_path / f"video.{suffix}", frames(2, 8, 8), fps).stat().st_size
+
+
 def test_unknown_suffix_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"unknown suffix '.avi'; use one of .mp4"):
         video.save_video(tmp_path / "video.avi", frames(2, 8, 8))

@@ -112,6 +112,30 @@ def test_an_error_is_tried_again_a_few_times_only(programs):
     assert verbs(programs) == ["scp", "install", "train"] * 2 + ["delete"]
 
 
+LOST = ("*describe*", "echo 'ERROR: no route to host' >&2; false")
+
+
+def test_a_question_without_an_answer_is_asked_again(programs):
+    broken = (TRAIN, "echo 'connection closed' >&2; (exit 255)")
+    active = state("ACTIVE")
+    programs.rules(ABSENT, *[LOST] * 3, active, *[LOST] * 3, active, active, broken)
+    status, output = programs.run("tpu_vm.sh", *RUN, *FLAGS)
+    assert status == 0, output
+    once = ["scp", "install", "train"]
+    assert verbs(programs) == ["create", *once, *once, "delete"]
+    assert output.count("cannot be found out; next try in 0 seconds") == 6
+
+
+def test_a_slice_that_may_still_train_is_not_deleted(programs):
+    programs.rules(ABSENT, state("ACTIVE"), (TRAIN, "(exit 255)"), *[LOST] * 20)
+    status, output = programs.run("tpu_vm.sh", *RUN, "--project=p", *FLAGS)
+    assert status == 1, output
+    assert verbs(programs) == ["create", "scp", "install", "train"]
+    where = "--name=rooms --zone=us-west4-a --project=p"
+    assert f"rooms may still train; look with launch/tpu_vm.sh status {where}" in output
+    assert f"kept: rooms is charged until launch/tpu_vm.sh delete {where}" in output
+
+
 def test_a_failed_copy_is_not_followed_by_an_installation(programs):
     programs.rules(state("ACTIVE"), ("*scp*", "false"), state("ACTIVE"))
     status, _ = programs.run("tpu_vm.sh", *RUN, "--restarts=0", *FLAGS)

@@ -11,15 +11,19 @@ import pathlib
 import warnings
 from typing import BinaryIO
 
-import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference.export import ply
+from lgs_jax.inference.export import fields, ply
 
 _CHUNK = 256
 _WORDS = ("packed_position", "packed_rotation", "packed_scale", "packed_color")
+_WORD = "<u4"
 _AXES = "xyz"
+_BOUNDS = tuple(
+    f"{end}_{prefix}{axis}" for prefix in ("", "scale_") for end in ("min", "max") for axis in _AXES
+)
+_COLOR_BOUNDS = tuple(f"{end}_{channel}" for end in ("min", "max") for channel in "rgb")
 
 
 def is_compressed(elements: list[ply.Element]) -> bool:
@@ -32,11 +36,20 @@ def read(path: pathlib.Path, file: BinaryIO, elements: list[ply.Element]) -> Gau
     """The Gaussians that follow a header with these elements.
 
     Raises:
-      ValueError: naming the file, if the elements do not fit together or the file is cut short.
+      ValueError: naming the file, if the elements do not fit together, the file is cut short, or
+        its values are none of Gaussians.
     """
+    types = {element.name: dict(element.fields) for element in elements}
+    lacking = [name for name in _BOUNDS if name not in types.get("chunk", {})]
+    lacking += [name for name in _WORDS if types.get("vertex", {}).get(name) != _WORD]
+    if lacking:
+        raise ValueError(
+            f"{path}: expected the bounds of chunks and 32-bit words of vertices, but "
+            f"{', '.join(lacking)} are missing or of another type; the file is damaged"
+        )
     tables = {element.name: ply.read_element(path, file, element) for element in elements}
-    chunks, packed = tables.get("chunk"), tables.get("vertex")
-    if chunks is None or packed is None or len(chunks) != -(-len(packed) // _CHUNK):
+    chunks, packed = tables["chunk"], tables["vertex"]
+    if len(chunks) != -(-len(packed) // _CHUNK):
         counts = {name: len(table) for name, table in tables.items()}
         raise ValueError(
             f"{path}: expected one chunk for every {_CHUNK} vertices, found {counts}; the file is "
@@ -58,19 +71,19 @@ def read(path: pathlib.Path, file: BinaryIO, elements: list[ply.Element]) -> Gau
 
     color = _bits(packed["packed_color"], (8, 8, 8, 8))
     rgb = color[:, :3]
-    if "min_r" in (chunks.dtype.names or ()):
-        rgb = between(rgb, "", "rgb")
-    means = between(_bits(packed["packed_position"], (11, 10, 11)), "", _AXES)
-    log_scales = between(_bits(packed["packed_scale"], (11, 10, 11)), "scale_", _AXES)
-    values = [means, log_scales, rgb]
-    if not all(np.isfinite(value).all() for value in values):
-        raise ValueError(f"{path}: the bounds of its chunks are not finite; the file is damaged")
-    return Gaussians(
-        means=jnp.asarray(means, jnp.float32),
-        quats=jnp.asarray(_quats(packed["packed_rotation"]), jnp.float32),
-        scales=jnp.asarray(np.exp(log_scales), jnp.float32),
-        opacities=jnp.asarray(color[:, 3], jnp.float32),
-        colors=jnp.asarray(rgb, jnp.float32),
+    with np.errstate(all="ignore"):  # of a damaged file; what comes of it is refused
+        if set(_COLOR_BOUNDS) <= set(types["chunk"]):
+            rgb = between(rgb, "", "rgb")
+        means = between(_bits(packed["packed_position"], (11, 10, 11)), "", _AXES)
+        log_scales = between(_bits(packed["packed_scale"], (11, 10, 11)), "scale_", _AXES)
+        scales = np.exp(log_scales)
+    return fields.from_file(
+        path,
+        means=means,
+        quats=_quats(packed["packed_rotation"]),
+        scales=scales,
+        opacities=color[:, 3],
+        colors=rgb,
     )
 
 

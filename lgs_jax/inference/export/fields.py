@@ -59,6 +59,10 @@ def from_file(
     """
     if not len(means):
         raise ValueError(f"{path} holds no Gaussians")
+    with np.errstate(all="ignore"):  # what float32 cannot hold becomes infinite, or a scale zero
+        means, scales, opacities, colors = (
+            np.asarray(value, np.float32) for value in (means, scales, opacities, colors)
+        )
     faults = {
         "positions or scales that are NaN or infinite": ~(
             np.isfinite(means).all(-1) & np.isfinite(scales).all(-1)
@@ -78,11 +82,11 @@ def from_file(
     quats = quats.astype(np.float64)
     quats /= np.abs(quats).max(axis=-1, keepdims=True)  # lest squares overflow or vanish
     return Gaussians(
-        means=jnp.asarray(means, jnp.float32),
+        means=jnp.asarray(means),
         quats=jnp.asarray(quats / np.linalg.norm(quats, axis=-1, keepdims=True), jnp.float32),
-        scales=jnp.asarray(scales, jnp.float32),
-        opacities=jnp.asarray(opacities, jnp.float32),
-        colors=jnp.asarray(colors, jnp.float32),
+        scales=jnp.asarray(scales),
+        opacities=jnp.asarray(opacities),
+        colors=jnp.asarray(colors),
     )
 
 

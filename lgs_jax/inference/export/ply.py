@@ -10,11 +10,11 @@ import pathlib
 import warnings
 from typing import BinaryIO
 
-import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax import files
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.inference.export import fields
 
 # The constant spherical harmonic, 1 / (2 sqrt(pi)).
 SH_DEGREE_0 = 0.28209479177387814
@@ -66,7 +66,8 @@ def load_ply(path: str | pathlib.Path) -> Gaussians:
     """Reads a scene of N Gaussians from a .ply in this layout, or compressed, whoever wrote it.
 
     Properties may come in any order and of any number type; unknown ones are left out. Colours that
-    depend on the direction of view (`f_rest_*`) are left out with a warning.
+    depend on the direction of view (`f_rest_*`) are left out with a warning. Quaternions get unit
+    length.
 
     Raises:
       ValueError: naming the file and what is wrong with it.
@@ -91,14 +92,15 @@ def load_ply(path: str | pathlib.Path) -> Gaussians:
     def take(*names: str) -> np.ndarray:
         return np.stack([vertices[name].astype(np.float64) for name in names], axis=-1)
 
-    logits = take("opacity")[:, 0]
-    return Gaussians(
-        means=jnp.asarray(take("x", "y", "z"), jnp.float32),
-        quats=jnp.asarray(take("rot_0", "rot_1", "rot_2", "rot_3"), jnp.float32),
-        scales=jnp.asarray(np.exp(take("scale_0", "scale_1", "scale_2")), jnp.float32),
-        opacities=jnp.asarray(0.5 * (1 + np.tanh(logits / 2)), jnp.float32),
-        colors=jnp.asarray(0.5 + SH_DEGREE_0 * take("f_dc_0", "f_dc_1", "f_dc_2"), jnp.float32),
-    )
+    with np.errstate(all="ignore"):  # of a damaged file; what comes of it is refused
+        values = {
+            "means": take("x", "y", "z"),
+            "quats": take("rot_0", "rot_1", "rot_2", "rot_3"),
+            "scales": np.exp(take("scale_0", "scale_1", "scale_2")),
+            "opacities": 0.5 * (1 + np.tanh(take("opacity")[:, 0] / 2)),
+            "colors": 0.5 + SH_DEGREE_0 * take("f_dc_0", "f_dc_1", "f_dc_2"),
+        }
+    return fields.from_file(path, **values)
 
 
 def host_values(path: str | pathlib.Path, scene: Gaussians) -> list[np.ndarray]:

@@ -50,6 +50,7 @@ def save_usd(path: str | pathlib.Path, scene: Gaussians) -> pathlib.Path:
     Raises:
       ValueError: if the scene is batched, is not RGB, or holds values that the format cannot; if
         usd-core is not installed.
+      OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
     pxr = _pxr(path)
@@ -179,15 +180,19 @@ def _splats(path: pathlib.Path, prim: Any, scene_from_prim: np.ndarray) -> Gauss
 
 def _export(pxr: Any, layer: Any, path: pathlib.Path) -> None:
     """Writes a layer in the form that the suffix names."""
-    if path.suffix.lower() != ".usdz":
-        done = layer.Export(str(path))
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            inner = pathlib.Path(folder) / "splats.usdc"
-            done = layer.Export(str(inner))
-            done = done and pxr.UsdUtils.CreateNewUsdzPackage(str(inner), str(path))
+    unwritable = f"{path}: OpenUSD could not write it; choose a folder that can be written"
+    try:
+        if path.suffix.lower() != ".usdz":
+            done = layer.Export(str(path))
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                inner = pathlib.Path(folder) / "splats.usdc"
+                done = layer.Export(str(inner))
+                done = done and pxr.UsdUtils.CreateNewUsdzPackage(str(inner), str(path))
+    except pxr.Tf.ErrorException as error:
+        raise OSError(unwritable) from error
     if not done:
-        raise ValueError(f"{path}: OpenUSD could not write it")
+        raise OSError(unwritable)
 
 
 def _pxr(path: pathlib.Path) -> Any:

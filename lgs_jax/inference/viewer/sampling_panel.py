@@ -60,8 +60,9 @@ class Panel:
         first = sampling.first
         with gui.add_folder("Another sample"):
             self.seed = gui.add_number("Seed", first.seed + 1, min=0, step=1)
-            self.steps = gui.add_slider("Steps", 1, _MAX_STEPS, 1, first.steps)
-            self.guidance = gui.add_slider("Guidance", 0.0, _MAX_GUIDANCE, 0.25, first.guidance)
+            most, strongest = max(_MAX_STEPS, first.steps), max(_MAX_GUIDANCE, first.guidance)
+            self.steps = gui.add_slider("Steps", 1, most, 1, first.steps)
+            self.guidance = gui.add_slider("Guidance", 0.0, strongest, 0.25, first.guidance)
             self.kind = gui.add_dropdown(
                 "Class",
                 (ANY_CLASS, *sampling.class_names),

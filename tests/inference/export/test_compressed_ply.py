@@ -94,6 +94,51 @@ def test_chunks_that_do_not_fit(tmp_path):
         ply.load_ply(tmp_path / "a.ply")
 
 
+@pytest.mark.parametrize(
+    ("bound", "value", "fault"),
+    [
+        ("min_x", np.nan, "positions or scales that are NaN"),
+        ("max_y", np.inf, "positions or scales that are NaN"),
+        ("max_scale_z", 3000.0, "positions or scales that are NaN"),
+        ("max_scale_z", -3e38, "scales that are not positive"),
+        ("max_g", np.inf, "colours that are NaN"),
+    ],
+)
+def test_values_that_no_gaussian_has_are_refused(tmp_path, bound, value, fault):
+    write(tmp_path / "a.ply")
+    head, body = (tmp_path / "a.ply").read_bytes().split(b"end_header\n", 1)
+    place = 4 * (BOUNDS + COLOR_BOUNDS).index(bound)
+    body = body[:place] + np.float32(value).tobytes() + body[place + 4 :]
+    (tmp_path / "a.ply").write_bytes(head + b"end_header\n" + body)
+    with pytest.raises(ValueError, match=rf"a\.ply: \d+ of 300 Gaussians have {fault}"):
+        ply.load_ply(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        (b"property float min_x", b"property float low_x", "min_x"),
+        (b"property uint packed_scale", b"property float packed_scale", "packed_scale"),
+        (b"element chunk", b"element chuck", "min_x"),
+    ],
+)
+def test_headers_of_other_columns_are_refused(tmp_path, old, new, named):
+    write(tmp_path / "a.ply")
+    data = (tmp_path / "a.ply").read_bytes()
+    (tmp_path / "a.ply").write_bytes(data.replace(old, new))
+    with pytest.raises(ValueError, match=rf"a\.ply: expected the bounds of chunks .* {named}"):
+        ply.load_ply(tmp_path / "a.ply")
+
+
+def test_a_file_without_gaussians_is_refused(tmp_path):
+    write(tmp_path / "a.ply")
+    data = (tmp_path / "a.ply").read_bytes()
+    empty = data.replace(b"chunk 2\n", b"chunk 0\n").replace(b"vertex 300\n", b"vertex 0\n")
+    (tmp_path / "a.ply").write_bytes(empty)
+    with pytest.raises(ValueError, match=r"a\.ply holds no Gaussians"):
+        ply.load_ply(tmp_path / "a.ply")
+
+
 def test_a_header_that_promises_more_than_memory(tmp_path):
     write(tmp_path / "a.ply")
     data = (tmp_path / "a.ply").read_bytes()

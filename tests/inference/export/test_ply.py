@@ -110,9 +110,41 @@ def test_files_of_another_writer_are_read(tmp_path):
     plyfile.PlyData(elements, byte_order="<", comments=["element vertex 9"]).write(path)
     read = ply.load_ply(path)
     np.testing.assert_allclose(read.means[:, 0], vertices["x"], rtol=1e-6)
-    np.testing.assert_array_equal(read.quats[:, 3], vertices["rot_3"])
+    rotations = np.stack([vertices[f"rot_{i}"] for i in range(4)], axis=-1)
+    np.testing.assert_allclose(read.quats, unit(rotations), atol=1e-7)
     np.testing.assert_allclose(read.scales[:, 2], np.exp(vertices["scale_2"]), rtol=1e-6)
     np.testing.assert_allclose(read.opacities, 1 / (1 + np.exp(-vertices["opacity"])), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("property", "value", "fault"),
+    [
+        ("x", np.nan, "positions or scales that are NaN or infinite"),
+        ("scale_0", 200.0, "positions or scales that are NaN or infinite"),  # not as float32
+        ("scale_0", 2000.0, "positions or scales that are NaN or infinite"),
+        ("scale_0", -np.inf, "scales that are not positive"),
+        ("rot", 0.0, "quaternions that are zero"),
+        ("opacity", np.nan, r"opacities that are not in \[0, 1\]"),
+        ("f_dc_1", np.inf, "colours that are NaN or infinite"),
+    ],
+)
+def test_values_that_no_gaussian_has_are_refused(tmp_path, property, value, fault):
+    path = ply.save_ply(tmp_path / "scene.ply", random_scene(4))
+    vertices = plyfile.PlyData.read(path)["vertex"].data.copy()
+    for name in vertices.dtype.names:
+        if name.startswith(property):
+            vertices[name][2] = value
+    element = plyfile.PlyElement.describe(vertices, "vertex")
+    plyfile.PlyData([element], byte_order="<").write(path)
+    with pytest.raises(ValueError, match=f"1 of 4 Gaussians have {fault}, the first is number 2"):
+        ply.load_ply(path)
+
+
+def test_a_file_without_gaussians_is_refused(tmp_path):
+    path = ply.save_ply(tmp_path / "scene.ply", random_scene(4))
+    rewrite(path, lambda h, b: (h.replace("vertex 4", "vertex 0"), b""))
+    with pytest.raises(ValueError, match=r"scene\.ply holds no Gaussians"):
+        ply.load_ply(path)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1])

@@ -1,5 +1,6 @@
 """USD layers and packages: the schema's own attributes, placements, and what is refused."""
 
+import pathlib
 import sys
 
 import numpy as np
@@ -26,6 +27,13 @@ def test_round_trip_is_exact_to_float_rounding(pxr, tmp_path, suffix):
     for name in ("means", "scales", "opacities"):
         np.testing.assert_array_equal(getattr(read, name), getattr(scene, name))
     assert verify.differing_fields(scene, read) == []
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self").exists(), reason="needs Linux' /proc")
+@pytest.mark.parametrize("suffix", usd.SUFFIXES)
+def test_a_folder_that_cannot_be_written(pxr, suffix):
+    with pytest.raises(OSError, match="OpenUSD could not write it; choose a folder that can be"):
+        usd.save_usd(f"/proc/a{suffix}", splat_scenes.make(3))
 
 
 def test_the_schema_finds_what_it_asks_for(pxr, tmp_path):

@@ -3,15 +3,20 @@
 import json
 import re
 import sys
+import types
+from unittest import mock
 
+import jax
 import numpy as np
 import pytest
 
 from lgs_jax import __main__
+from lgs_jax.cli import view
 from lgs_jax.core import gaussians
+from lgs_jax.inference import scene_model
 from lgs_jax.inference.export import ply
 from lgs_jax.inference.viewer import camera_file, framing, live
-from lgs_jax.inference.viewer.sampling_panel import Sampling, Wish
+from lgs_jax.inference.viewer.sampling_panel import Panel, Sampling, Wish
 
 
 def read(path):
@@ -40,7 +45,7 @@ def test_writes_a_page_with_the_cameras_beside_the_scene(folder, cameras, capsys
     assert [c["width"] for c in only["cameras"]] == [64, 64]
 
 
-def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras):
+def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras, capsys):
     page = folder / "out.html"
     command = ["view", str(folder / "a.ply"), f"--html={page}", "--background=1"]
     assert __main__.main(command) == 0
@@ -48,7 +53,12 @@ def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras):
     assert not settings["cameraSets"][0]["given"]
     assert settings["background"] == [1.0, 1.0, 1.0]
     camera_file.save(folder / "other" / camera_file.NAME, cameras, (48, 64))
-    assert __main__.main([*command, f"--transforms={folder / 'other'}"]) == 0
+    command += [f"--transforms={folder / 'other'}"]
+    before = page.read_bytes()
+    assert __main__.main(command) == 1
+    assert f"{page} exists; choose another name, or --overwrite" in capsys.readouterr().err
+    assert page.read_bytes() == before
+    assert __main__.main([*command, "--overwrite"]) == 0
     assert read(page)["cameraSets"][0]["given"]
 
 
@@ -63,6 +73,9 @@ def test_makes_cameras_up_and_takes_those_that_are_named(folder, cameras):
         (["a.ply", "--html=a.html", "--model=m"], "--model is for the live viewer"),
         (["a.ply", "--model=nowhere"], "nowhere"),
         (["a.ply", "--html=a.html", "--port=1"], "--port is for the live viewer"),
+        (["a.ply", "--port=0"], "--port=0 must lie between 1 and 65535"),
+        (["a.ply", "--port=99999"], "--port=99999 must lie between 1 and 65535"),
+        (["a.ply", "--overwrite"], "--overwrite is for a page; add --html"),
         (["a.ply", "--background=1"], "--background is for a page; add --html"),
         (["a.ply", "--html=a.html", "--background=7"], "must be a grey"),
         (["a.ply", "a.ply", "--html=a.html"], "a.ply is given twice"),
@@ -145,3 +158,28 @@ def test_live_viewer_draws_further_scenes(scene, monkeypatch):
         assert len(stage.name.options) == 2
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("first", [Wish(), Wish(steps=200, guidance=9.5)])
+def test_sliders_reach_what_any_sampler_starts_with(scene, first):
+    gui = mock.MagicMock()
+    Panel(gui, Sampling(lambda wish: scene, first), lambda name, scene: None)
+    for _, low, high, _, value in (call.args for call in gui.add_slider.call_args_list):
+        assert low <= value <= high  # which viser demands
+    assert gui.add_slider.call_count == 2
+
+
+def test_a_model_without_classes_offers_none(cameras, monkeypatch):
+    sampler = types.SimpleNamespace(steps=3, guidance=2.0)
+    model = types.SimpleNamespace(
+        task=types.SimpleNamespace(sampler=sampler),
+        num_views=2,
+        image_size=(48, 64),
+        paths=jax.tree.map(lambda x: x[None], cameras),
+        path_classes=(-1,),  # as files of such models say
+        class_names=(),
+    )
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
+    sampling, _ = view._sampling(view._parser().parse_args(["--model=x"]), None)
+    assert sampling.class_names == ()
+    assert sampling.first == Wish(0, 3, 2.0, None)
