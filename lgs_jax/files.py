@@ -1,13 +1,23 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and what broken ones raise."""
 
 import contextlib
 import json
 import pathlib
+import struct
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
 # A local path, or one of an object store as `etils.epath` has it.
 PathType = TypeVar("PathType", bound=pathlib.PurePath)
+
+# What NumPy and zipfile raise on broken .npy, .npz and other zip files.
+BROKEN = (
+    *(OSError, EOFError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError),
+    *(RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error),
+)
 
 
 @contextlib.contextmanager

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     source, root = (found.source, found.root) if found else (options.source, options.path)
     print(f"{options.path}: format {source}")
     keys, examine = _scenes(source, root)
-    output = pathlib.Path(options.output)
+    output = pathlib.Path(options.output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     listed = report.Report(f"{source} at {root}", scenes_found=len(keys))
     looked_at = set(subset(keys, options.scenes))
@@ -144,7 +144,7 @@ def _scenes(source: str, root: str) -> tuple[list[str], Callable[[str], scan.Exa
             example = packed.read_example(*folder.entries[key])
             return scan.Examined(len(example), 0, [], example)
 
-        return folder.keys, examine
+        return list(folder.entries), examine
     reader = opening.make_reader(source, root)
     options = scan.ScanOptions(min_frames=2)
     return list(reader.keys), lambda key: scan.examine(reader, key, options)

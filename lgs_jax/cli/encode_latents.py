@@ -50,7 +50,17 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError(f"--batch-size={options.batch_size} must be at least 1")
     saved = load.open_autoencoder(options.autoencoder)
     changes = dict(map(_assignment, options.data))
+    if "view_draws" in changes:
+        raise ValueError(
+            f"--data view_draws={changes['view_draws']} says what --draws={options.draws} says; "
+            f"give --draws={changes['view_draws']} alone"
+        )
     if options.data_root is not None:
+        if "root" in changes:
+            raise ValueError(
+                f"--data root={changes['root']} and --data-root={options.data_root} say the same "
+                "thing; give one of them"
+            )
         changes["root"] = options.data_root
     data = settings.build(
         pipeline.DataSettings,

@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError) as error:  # DataError among them
         return reporting.fail(error)
     print(outcome.summary())
-    print(f"details in {pathlib.Path(options.output) / clips.MANIFEST}")
+    print(f"details in {pathlib.Path(options.output).expanduser() / clips.MANIFEST}")
     return 0
 
 

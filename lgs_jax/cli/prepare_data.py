@@ -145,8 +145,8 @@ def _rendered(options: argparse.Namespace) -> prepare.Supplier:
         draws=options.draws,
         up=options.up,
         background={"black": 0.0, "white": 1.0}[options.background],
+        on_bad=options.on_bad,
     )
-    print(source.report.summary(limit=options.show), flush=True)
     made_of = (
         f"splats, {options.draws} arcs of {options.num_frames} frames of {options.size}, up "
         f"{options.up}, {options.background} background"

@@ -3,23 +3,16 @@
 import dataclasses
 import functools
 import os
-import struct
 import zipfile
-import zlib
 
 from etils import epath
 
+from lgs_jax import files
 from lgs_jax.data import places
 from lgs_jax.data.report import DataError
 
 # A member that would be larger in memory is refused: no photograph or camera file is.
 MAX_BYTES = 256 * 2**20
-
-# What zipfile raises on damaged archives.
-_BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError),
-    *(EOFError, OSError, ValueError),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +72,7 @@ class ZipPath:
             raise FileNotFoundError(f"there is no {self}") from error
         except DataError:
             raise
-        except _BROKEN as error:
+        except files.BROKEN as error:
             raise DataError(
                 f"{self} cannot be read ({error}); download the archive again"
             ) from error
@@ -105,7 +98,7 @@ def _open(path: str, _process: int) -> zipfile.ZipFile:
     try:
         remote = places.is_remote(path)
         return zipfile.ZipFile(places.place(path).open("rb") if remote else path)
-    except _BROKEN as error:
+    except files.BROKEN as error:
         raise DataError(
             f"{path} is no zip archive that can be read ({error}); download it again"
         ) from error
@@ -114,11 +107,11 @@ def _open(path: str, _process: int) -> zipfile.ZipFile:
 @functools.lru_cache(64)
 def _names(path: str) -> tuple[frozenset[str], frozenset[str]]:
     """Files and folders."""
-    files = frozenset(n for n in _open(path, os.getpid()).namelist() if not n.endswith("/"))
+    inside = frozenset(n for n in _open(path, os.getpid()).namelist() if not n.endswith("/"))
     folders = {""}
-    for name in files:
+    for name in inside:
         while name := name.rpartition("/")[0]:
             if name in folders:
                 break
             folders.add(name)
-    return files, frozenset(folders)
+    return inside, frozenset(folders)

@@ -20,14 +20,26 @@ from pathlib import Path
 import imageio_ffmpeg
 import numpy as np
 
-from lgs_jax import files
+from lgs_jax import files, settings
 from lgs_jax.data import progress
 from lgs_jax.data.report import DataError
 
 MANIFEST = "videos.json"
+OPTIONS = "frames_options.json"
 SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".m4v", ".avi")
 _MARGIN_S = 1.0  # decoded before and after a clip
 _NEAR = 0.75  # of a frame's duration, that a frame may be away from its timestamp
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How frames are written; kept as JSON beside them, so that no others are added to them.
+
+    Attributes:
+      short_side: frames whose shorter side is longer are reduced to about this; None: none are.
+    """
+
+    short_side: int | None = None
 
 
 @dataclasses.dataclass
@@ -80,28 +92,31 @@ def extract(
       texts: folder of `<split>/<id>.txt`.
       videos: folder of `<video id>.mp4` (or another container), the id of its YouTube address.
       output: where to write; may be `texts`.
-      short_side: frames whose shorter side is longer are reduced to about this; None: none are.
+      short_side: see `Options`.
       num_workers: clips at a time.
       say: told of the progress.
 
     Raises:
-      DataError: if there are no text files or no folder of videos.
+      DataError: if there are no text files or no folder of videos, or the frames that are there
+        were written with another `short_side`.
     """
     lists = sorted(texts.glob("*/*.txt"))
     if not lists:
         raise DataError(f"{texts} holds no <split>/<id>.txt; give the folder of RealEstate10K")
     if not videos.is_dir():
         raise DataError(f"there is no folder {videos}; give the folder of the videos")
+    _note_options(output, Options(short_side), say)
     found = {path.stem: path for path in videos.iterdir() if path.suffix.lower() in SUFFIXES}
     outcome = Outcome(clips=len(lists))
     counter = progress.Progress(len(lists), "clips", say, every_s=5.0)
 
     def one(file: Path) -> tuple[str, str, list[int] | str | None]:
         key = file.relative_to(texts).with_suffix("").as_posix()
-        video, stamps = _read_text(file)
-        if video not in found:
-            return key, video, None
+        video = ""
         try:
+            video, stamps = _read_text(file)
+            if video not in found:
+                return key, video, None
             return key, video, _extract_clip(file, found[video], stamps, key, output, short_side)
         except (DataError, OSError) as error:
             return key, video, str(error)
@@ -121,10 +136,30 @@ def extract(
     return outcome
 
 
+def _note_options(output: Path, options: Options, say: Callable[[str], None]) -> None:
+    """Writes the options beside the frames; refuses others than those that are there."""
+    path, frames = output / OPTIONS, output / "frames"
+    there = settings.read(Options, path) if frames.is_dir() else options
+    if there is None:
+        say(f"{frames} does not tell with which options it was written; what is there is kept")
+    elif there != options:
+        raise DataError(
+            f"{path} says that the frames there were written with short_side={there.short_side}, "
+            f"now it is {options.short_side}; give the same --short-side, or another --output"
+        )
+    files.write_json(path, dataclasses.asdict(options))
+
+
 def _read_text(file: Path) -> tuple[str, list[str]]:
     """The video's id and the timestamps of a clip, in microseconds."""
     lines = file.read_text(errors="replace").splitlines()
-    address = urllib.parse.urlparse(lines[0].strip() if lines else "")
+    try:
+        address = urllib.parse.urlparse(lines[0].strip() if lines else "")
+    except ValueError as error:
+        raise DataError(
+            f"{file} begins with {lines[0]!r}, which is no address of a video ({error}); download "
+            "it again"
+        ) from error
     query = urllib.parse.parse_qs(address.query)
     video = query["v"][0] if "v" in query else address.path.rstrip("/").rpartition("/")[2]
     stamps = [line.split()[0] for line in lines[1:] if line.strip()]

@@ -12,7 +12,7 @@ def centre_box(size: tuple[int, int], aspect: float) -> tuple[float, float, floa
     """The largest centred box of the given width / height inside a frame (height, width)."""
     height, width = size
     box_height = min(height, width / aspect)
-    box_width = box_height * aspect
+    box_width = min(width, box_height * aspect)  # which rounding may make too wide
     left, top = (width - box_width) / 2, (height - box_height) / 2
     return left, top, left + box_width, top + box_height
 
@@ -23,9 +23,18 @@ def random_box(
     """A box `zoom` times smaller than the largest one; `position` in [0, 1] from left and top."""
     height, width = size
     box_height = min(height, width / aspect) / zoom
-    box_width = box_height * aspect
+    box_width = min(width, box_height * aspect)
     left, top = (width - box_width) * position[0], (height - box_height) * position[1]
     return left, top, left + box_width, top + box_height
+
+
+def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
+    """Height and width after the shorter of them was reduced to `short_side` at most."""
+    shorter = min(size)
+    if short_side is None or shorter <= short_side:
+        return size
+    height, width = (max(1, round(length * short_side / shorter)) for length in size)
+    return height, width
 
 
 def crop_resize(

@@ -138,6 +138,19 @@ def stored_size(
     return size
 
 
+def header(path: str) -> tuple[tuple[int, int], int]:
+    """Height and width that an image file is stored with, and its EXIF orientation, 1 to 8.
+
+    Raises:
+      DataError: naming the file, if it is missing or broken.
+    """
+    try:
+        with opened(path) as image:
+            return (image.height, image.width), _stored_orientation(image)
+    except _BROKEN as error:
+        raise _unreadable(path, error) from error
+
+
 def read_frame(file: FrameFile, options: ReadOptions) -> np.ndarray:
     """Decodes one frame to uint8 [H, W, 3]: turned, on its background, masked, undistorted.
 
@@ -317,10 +330,15 @@ def _orientation(
     image: Image.Image, path: str | Embedded, exif: str, declared: tuple[int, int] | None
 ) -> int:
     """The EXIF orientation (1 to 8) to undo; 1 is upright."""
-    if image.format == "PNG" and "exif" not in image.info:
-        return 1  # Pillow would decode the whole file to look behind the pixels
-    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    if exif == "ignore" or orientation not in _TRANSPOSE:
+    orientation = _stored_orientation(image)
+    if orientation != 1 and image.format == "TIFF":  # Pillow turns it by itself
+        if exif == "ignore":
+            raise DataError(
+                f"{path} is a TIFF file of EXIF orientation {orientation}, which can only be read "
+                "upright, so exif='ignore' cannot be met; store it as PNG or JPEG"
+            )
+        return 1
+    if exif == "ignore" or orientation == 1:
         return 1
     if exif == "apply":
         return orientation
@@ -333,6 +351,14 @@ def _orientation(
         f"{path} carries EXIF orientation {orientation} and its size does not tell whether the "
         "camera means the stored or the turned image; set exif='apply' or exif='ignore'"
     )
+
+
+def _stored_orientation(image: Image.Image) -> int:
+    """The EXIF orientation that a file carries; 1 where there is none that is known."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return 1  # Pillow would decode the whole file to look behind the pixels
+    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    return orientation if orientation in _TRANSPOSE else 1
 
 
 def _turned_size(image: Image.Image, orientation: int) -> tuple[int, int]:

@@ -8,11 +8,12 @@ import numpy as np
 from lgs_jax.data import poses
 
 REFERENCES = ("first", "middle")
-SCALES = ("cameras", "cameras_robust")
 
 # The unit is never shorter than this part of the spread of all frames of the scene: a window in
 # which the camera rests would otherwise blow the scene up without bound.
 MIN_RELATIVE_UNIT = 1e-3
+# Of the largest coordinate, below which a distance between cameras is rounding.
+_ROUNDING = 1e-9
 
 
 def spread(centers: np.ndarray) -> float:
@@ -23,6 +24,25 @@ def spread(centers: np.ndarray) -> float:
 def robust_spread(centers: np.ndarray) -> float:
     """Median distance of points [N, 3] from their median, which a minority cannot move far."""
     return float(np.median(np.linalg.norm(centers - np.median(centers, axis=0), axis=-1)))
+
+
+_MEASURES = {"cameras": spread, "cameras_robust": robust_spread}
+SCALES = tuple(_MEASURES)
+
+
+def has_unit(centers: np.ndarray, scale: str | float) -> bool:
+    """Whether camera centres [F, 3] give the scale a length that is more than rounding."""
+    if scale not in SCALES:
+        return True
+    return bool(_MEASURES[scale](centers) > _ROUNDING * np.abs(centers).max())
+
+
+def no_unit(scale: str | float) -> str:
+    """What is wrong with a scene that has no such unit."""
+    return (
+        f"{'all' if scale == 'cameras' else 'most'} cameras stand in one place, so {scale=} has no "
+        "length to use; set scale to a number"
+    )
 
 
 def scene_unit(centers: np.ndarray, context: np.ndarray, scale: str | float) -> float:
@@ -41,14 +61,10 @@ def scene_unit(centers: np.ndarray, context: np.ndarray, scale: str | float) -> 
     """
     if scale not in SCALES:
         return float(scale)
-    measure = spread if scale == "cameras" else robust_spread
-    unit = max(measure(centers[context]), MIN_RELATIVE_UNIT * measure(centers))
-    if not unit > 0:
-        raise ValueError(
-            f"the cameras stand in one place, so {scale=} has no length to use; set scale to a "
-            "number"
-        )
-    return unit
+    if not has_unit(centers, scale):
+        raise ValueError(no_unit(scale))
+    measure = _MEASURES[scale]
+    return max(measure(centers[context]), MIN_RELATIVE_UNIT * measure(centers))
 
 
 def world_from_scene(world_from_context: np.ndarray, reference: str, unit: float) -> np.ndarray:

@@ -4,7 +4,7 @@ import importlib
 import json
 from collections.abc import Sequence
 
-from lgs_jax.data import images, mixture, normalize, places, scan, view_index
+from lgs_jax.data import images, mixture, places, scan, view_index
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
 from lgs_jax.data.settings import DataSettings
@@ -50,7 +50,7 @@ def make_source(settings: DataSettings, split: str) -> Source:
         on_bad=settings.on_bad,
         verify=settings.verify,
         drop_frames=read_drop_frames(settings.root, settings.drop_frames, reader.keys),
-        needs_motion=settings.scale in normalize.SCALES,
+        scale=settings.scale,
         read=images.ReadOptions(settings.background, settings.masks, settings.exif),
     )
     keys = split_keys(subset(reader.keys, settings.num_scenes), settings.holdout, split)
@@ -58,6 +58,12 @@ def make_source(settings: DataSettings, split: str) -> Source:
     source = make(reader, options, keys)
     if not settings.view_index or split == "train":
         return source
+    if packed and reader.frames_listed:
+        raise DataError(
+            f"data.view_index={settings.view_index!r} numbers the frames of whole scenes, but "
+            f"{reader.frames_listed} frames were left out of {settings.root} by --drop-frames; "
+            "prepare the data without it, into another folder"
+        )
     return view_index.IndexedSource(
         source,
         places.place(settings.root) / settings.view_index,
@@ -110,7 +116,7 @@ def read_drop_frames(root: str, file: str, keys: Sequence[str]) -> dict[str, fro
         listed = json.loads(path.read_text())
     except FileNotFoundError as error:
         raise DataError(f"data.drop_frames: there is no file {path}; {expected}") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"data.drop_frames: {path} is no JSON ({error}); {expected}") from error
     if not isinstance(listed, dict) or not all(isinstance(v, list) for v in listed.values()):
         raise DataError(f"data.drop_frames: {path} holds something else; {expected}")

@@ -26,7 +26,7 @@ import numpy as np
 from etils import epath
 
 from lgs_jax import settings
-from lgs_jax.data import images, places, scan
+from lgs_jax.data import images, normalize, places
 from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding
 
@@ -99,7 +99,8 @@ class Entry:
       key: of the scene.
       record: number of the record of its cameras; those of its images follow.
       frames: F.
-      moves: whether its cameras stand in more than one place.
+      moves, most_move: whether its cameras have a unit by the scales "cameras" and
+        "cameras_robust" of `normalize`; `most_move` is None where it was not noted yet.
       class_label, class_name: see `Example`.
     """
 
@@ -109,6 +110,11 @@ class Entry:
     moves: bool
     class_label: int = -1
     class_name: str = ""
+    most_move: bool | None = None
+
+    def has_unit(self, scale: str | float) -> bool | None:
+        """As `normalize.has_unit`; None if it was not noted."""
+        return {"cameras": self.moves, "cameras_robust": self.most_move}.get(scale, True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +207,8 @@ class ShardWriter:
             key=example.key,
             record=self._count,
             frames=len(example),
-            moves=not scan.stands_still(example.centers),
+            moves=normalize.has_unit(example.centers, "cameras"),
+            most_move=normalize.has_unit(example.centers, "cameras_robust"),
             class_label=example.class_label,
             class_name=example.class_name,
         )

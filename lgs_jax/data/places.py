@@ -20,7 +20,7 @@ STORES = {"gs": "gcs", "s3": "s3"}
 
 
 def place(root: str | os.PathLike) -> epath.Path:
-    """The place that a user named.
+    """The place that a user named; `~` is the user's home.
 
     Raises:
       DataError: if it lies in a store that is not known, or whose package is not installed.
@@ -38,7 +38,8 @@ def place(root: str | os.PathLike) -> epath.Path:
                 f"{text} needs a package that is not installed ({error}); "
                 f"pip install 'lgs_jax[{STORES[scheme]}]'"
             ) from error
-    return epath.Path(root)
+        return epath.Path(root)
+    return epath.Path(root).expanduser()
 
 
 def cache() -> Path:

@@ -106,7 +106,7 @@ class FromSource:
     """Scenes that are already checked, such as procedural ones; can be sent to another process.
 
     Args:
-      source: the scenes.
+      source: the scenes; what its report says of others goes into the shards' lists.
       made_of: all that they depend on beside their keys, in words.
       name: for the reader; None: `made_of`.
     """
@@ -116,11 +116,14 @@ class FromSource:
         self.made_of = made_of
         self.class_names = tuple(source.class_names)
         self._source = source
-        self.keys = [source[index].key for index in range(len(source))]
-        self._index = {key: index for index, key in enumerate(self.keys)}
+        self._index = {source[index].key: index for index in range(len(source))}
+        self._left_out = {finding.scene: finding for finding in source.report.bad_scenes}
+        self.keys = [*self._index, *self._left_out]
 
     def examine(self, key: str) -> scan.Examined:
-        """One scene."""
+        """One scene, or why the source left it out."""
+        if key in self._left_out:
+            return scan.Examined(0, 0, [self._left_out[key]], None)
         example = self._source[self._index[key]]
         if hasattr(example.images, "prefetch"):
             example.images.prefetch(range(len(example)))
@@ -160,7 +163,14 @@ def prepare(
         raise ValueError(f"{scenes_per_shard=} must be at least 1 and {num_workers=} at least 0")
     place = places.place(folder)
     manifest = _begin(place, _describe(supplier, options, scenes_per_shard))
-    done = _finished(place, manifest, say)
+    done = _finished(place, manifest)
+    source = _sources(manifest, supplier.name, len(done))
+    if done:
+        say(
+            f"{place}: {len(done)} of {manifest.num_shards} shards are there and whole, of the "
+            f"earlier preparation from {manifest.source}; for them {supplier.name} is not looked "
+            "at. To prepare scenes anew, delete the shard_<n>.json that list them"
+        )
     missing = [number for number in range(manifest.num_shards) if number not in done]
     before = sum(shard.scenes_found for shard in done.values())
     counter = progress.Progress(manifest.num_keys, "scenes", say, done=before)
@@ -168,7 +178,7 @@ def prepare(
     for number, shard in _map(write, missing, num_workers):
         done[number] = shard
         counter.add(shard.scenes_found)
-    return _finish(place, manifest, supplier, done)
+    return _finish(place, manifest, source, done)
 
 
 def _describe(supplier: Supplier, options: Options, scenes_per_shard: int) -> packed.Manifest:
@@ -206,18 +216,18 @@ def _begin(folder: epath.Path, wanted: packed.Manifest) -> packed.Manifest:
     return found
 
 
-def _finished(
-    folder: epath.Path, manifest: packed.Manifest, say: Callable[[str], None]
-) -> dict[int, packed.Shard]:
+def _finished(folder: epath.Path, manifest: packed.Manifest) -> dict[int, packed.Shard]:
     """Whole shards of an earlier attempt by their number."""
-    done = {}
-    for number in range(manifest.num_shards):
-        shard = packed.read_shard(folder, number)
-        if shard is not None and packed.is_intact(folder, number, shard):
-            done[number] = shard
-    if done:
-        say(f"{folder}: {len(done)} of {manifest.num_shards} shards are there and whole")
-    return done
+    shards = {number: packed.read_shard(folder, number) for number in range(manifest.num_shards)}
+    return {n: s for n, s in shards.items() if s is not None and packed.is_intact(folder, n, s)}
+
+
+def _sources(manifest: packed.Manifest, today: str, kept: int) -> str:
+    """What the scenes of a folder are of, in words, if `kept` shards are not of today's source."""
+    if not kept or manifest.source == today:
+        return today
+    rest = f", and {today} in other shards" if kept < manifest.num_shards else ""
+    return manifest.source + rest
 
 
 def _map(
@@ -331,7 +341,7 @@ def _frame(
 ) -> tuple[bytes, np.ndarray, tuple[int, int]]:
     """The image file of a frame, its intrinsics and its size."""
     height, width = example.sizes[index].tolist()
-    size = reduced_size((height, width), options.short_side)
+    size = crops.reduced_size((height, width), options.short_side)
     frames = example.images
     if isinstance(frames, images.Frames) and size == (height, width):
         stored = images.read_original(frames.files[index], frames.options)
@@ -343,15 +353,6 @@ def _frame(
         pixels = crops.crop_resize(pixels, box, *size)
     intrinsics = crops.crop_resize_intrinsics(example.intrinsics[index], box, *size)
     return _encode(pixels, options), intrinsics, size
-
-
-def reduced_size(size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
-    """Height and width after the shorter of them was reduced to `short_side` at most."""
-    shorter = min(size)
-    if short_side is None or shorter <= short_side:
-        return size
-    height, width = (max(1, round(length * short_side / shorter)) for length in size)
-    return height, width
 
 
 def _encode(pixels: np.ndarray, options: Options) -> bytes:
@@ -366,11 +367,11 @@ def _encode(pixels: np.ndarray, options: Options) -> bytes:
 def _finish(
     folder: epath.Path,
     manifest: packed.Manifest,
-    supplier: Supplier,
+    source: str,
     shards: Mapping[int, packed.Shard],
 ) -> Report:
     """Adds up, and writes the manifest that makes the folder a finished one."""
-    report = Report(supplier.name)
+    report = Report(source)
     for number in sorted(shards):
         shard = shards[number]
         report.scenes_found += shard.scenes_found
@@ -387,6 +388,7 @@ def _finish(
     lists = (folder / f"{packed.shard_name(number)}.json" for number in sorted(shards))
     finished = dataclasses.replace(
         manifest,
+        source=source,
         indices={path.name: packed.file_sha256(path) for path in lists},
         totals=totals,
     )

@@ -11,14 +11,11 @@ from typing import Protocol
 
 import numpy as np
 
-from lgs_jax.data import images, lens, poses
+from lgs_jax.data import images, lens, normalize, poses
 from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding, Report
 
 VERIFY = ("quick", "headers", "full")
-NO_MOTION = (
-    "all cameras stand in one place, so scale='cameras' has no length to use; set scale to a number"
-)
 
 _SCAN_THREADS = 8
 
@@ -89,7 +86,7 @@ class ScanOptions:
       verify: "quick" looks at the first image of a scene and at the others only when they are
         used, "headers" at every file's header and end, "full" decodes every image.
       drop_frames: scene (key or last part of it) -> names of frames to leave out.
-      needs_motion: whether cameras that all stand in one place are a fault.
+      scale: see `normalize.scene_unit`; cameras that give it no length are a fault.
       read: how files become RGB.
     """
 
@@ -97,7 +94,7 @@ class ScanOptions:
     on_bad: str = "skip"
     verify: str = "headers"
     drop_frames: Mapping[str, frozenset[str]] = dataclasses.field(default_factory=dict)
-    needs_motion: bool = False
+    scale: str | float = 1.0
     read: images.ReadOptions = dataclasses.field(default_factory=images.ReadOptions)
 
 
@@ -171,9 +168,11 @@ def examine(reader: Reader, key: str, options: ScanOptions) -> Examined:
     except DataError as error:
         return Examined(0, 0, [Finding(key, str(error))], None)
     found = len(scene.frames) + len(scene.faults)
-    findings = [Finding(key, reason, name) for name, reason in scene.faults]
     left_out = dropped(key, options.drop_frames)
+    check_dropped(key, left_out, [f.name for f in scene.frames] + [n for n, _ in scene.faults])
+    findings = [Finding(key, reason, name) for name, reason in scene.faults if name not in left_out]
     frames = [frame for frame in scene.frames if frame.name not in left_out]
+    listed = found - len(frames) - len(findings)
     kept, files = [], []
     for frame, pose_fault in zip(frames, _pose_faults(frames), strict=True):
         try:
@@ -194,7 +193,7 @@ def examine(reader: Reader, key: str, options: ScanOptions) -> Examined:
     if fault:
         findings.append(Finding(key, fault))
         example = None
-    return Examined(found, len(scene.frames) - len(frames), findings, example)
+    return Examined(found, listed, findings, example)
 
 
 def _pose_faults(frames: Sequence[RawFrame]) -> list[str]:
@@ -205,6 +204,20 @@ def dropped(key: str, drop_frames: Mapping[str, frozenset[str]]) -> frozenset[st
     """The frames of scene `key` that are listed, under its key or the last part of it."""
     nothing: frozenset[str] = frozenset()
     return drop_frames.get(key, nothing) | drop_frames.get(key.split("/")[-1], nothing)
+
+
+def check_dropped(key: str, listed: frozenset[str], names: Sequence[str]) -> None:
+    """Refuses frames listed for scene `key` that are not among the names of its frames.
+
+    Raises:
+      DataError: naming one of them, and one that the scene has.
+    """
+    if unknown := sorted(listed - set(names)):
+        known = f"named like {names[0]!r}" if names else "none"
+        raise DataError(
+            f"data.drop_frames: scene {key} has no frame {unknown[0]!r} (one of {len(unknown)} "
+            f"that are listed in vain), its frames are {known}; correct the list"
+        )
 
 
 def _check_frame(
@@ -273,14 +286,9 @@ def _scene_fault(scene: RawScene, example: Example, options: ScanOptions) -> str
     if scene.same_size and len(sizes) > 1:
         listed = ", ".join(f"{width}x{height}" for height, width in sizes)
         return f"its frames have several sizes ({listed}), expected one; re-extract the frames"
-    if options.needs_motion and stands_still(example.centers):
-        return NO_MOTION
+    if not normalize.has_unit(example.centers, options.scale):
+        return normalize.no_unit(options.scale)
     return ""
-
-
-def stands_still(centers: np.ndarray) -> bool:
-    """Whether all camera centres [F, 3] are the same point, up to rounding."""
-    return bool(np.ptp(centers, axis=0).max() <= 1e-9 * np.abs(centers).max())
 
 
 def _example(

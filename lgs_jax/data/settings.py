@@ -5,7 +5,9 @@ import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lgs_jax import settings
 from lgs_jax.data import images, normalize, report, scan, views
+from lgs_jax.data.sources.procedural.source import KINDS
 
 SOURCES = (
     "realestate10k",
@@ -140,10 +142,12 @@ class DataSettings:
     def parts(self) -> list[tuple["DataSettings", float]]:
         """Settings and weight of every source, this one first."""
         own = dataclasses.replace(self, mix=())
-        return [
-            (part, part.weight)
-            for part in (own, *(dataclasses.replace(own, **dict(keys)) for keys in self.mix))
+        values = dataclasses.asdict(own)
+        others = [
+            settings.build(DataSettings, values | dict(keys), f"data.mix[{number}]")
+            for number, keys in enumerate(self.mix)
         ]
+        return [(part, part.weight) for part in (own, *others)]
 
     def _check_names(self) -> None:
         allowed = {
@@ -156,6 +160,7 @@ class DataSettings:
             "exif": images.EXIF,
             "on_bad": report.POLICIES,
             "verify": scan.VERIFY,
+            "kind": KINDS,
         }
         for name, choices in allowed.items():
             check_name(f"data.{name}", getattr(self, name), choices)
@@ -228,6 +233,12 @@ class DataSettings:
             raise ValueError(
                 f"data.overlap_min={self.overlap_min} and data.overlap_max={self.overlap_max} must "
                 "lie in this order between 0 and 1"
+            )
+        usual = DataSettings.overlap_min, DataSettings.overlap_max
+        if self.selection != "overlap" and (self.overlap_min, self.overlap_max) != usual:
+            raise ValueError(
+                "data.overlap_min and data.overlap_max have no effect with "
+                f"data.selection={self.selection!r}; set data.selection='overlap'"
             )
         self._check_mix()
         if self.source == "procedural":

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lgs_jax import files
 from lgs_jax.data.images import Span
 from lgs_jax.data.report import DataError
 
@@ -67,9 +68,8 @@ def load(path: epath.Path) -> Any:
             f"{path} is no file of torch.save from version 1.6 on ({error}); {_AGAIN}"
         ) from error
     except (
-        *(OSError, pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError),
-        *(ImportError, MemoryError, OverflowError, TypeError, ValueError, struct.error),
-        *(NotImplementedError, RuntimeError),  # zip archives that Python cannot read
+        *(pickle.UnpicklingError, AttributeError, IndexError, KeyError, ImportError),
+        *files.BROKEN,
     ) as error:
         raise DataError(f"{path} cannot be read ({error}); {_AGAIN}") from error
 

@@ -43,8 +43,8 @@ DTYPES = {"float16": np.float16, "float32": np.float32}
 _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
 _KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats", "representations")
-# Stands for folders of the machine that trained.
-_ELSEWHERE = "(give --data-root)"
+# Stands for places on the machine that trained; files beside the data are not asked for again.
+_ELSEWHERE = {"root": "(give --data-root)", "drop_frames": "", "view_index": ""}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def save(
         the one that it was trained on, or the decoder is that of another one.
       ValueError: if the parameters do not fit into `dtype`, or an argument cannot be honoured.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(path).expanduser()
     if path.suffix != SUFFIX or dtype not in DTYPES or num_paths < 1:
         raise ValueError(
             f"path={str(path)!r} must end in {SUFFIX}, {dtype=} be one of {', '.join(DTYPES)} and "
@@ -293,9 +293,8 @@ def _paths(
 
 
 def _kept(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What is needed of a configuration, without the folders of the machine that trained."""
+    """What is needed of a configuration, without places on the machine that trained."""
     kept = json.loads(json.dumps({name: config[name] for name in _KEPT if name in config}))
     for data in (kept["data"], *kept["data"].get("mix", ())):
-        if data.get("root"):
-            data["root"] = _ELSEWHERE
+        data |= {name: text for name, text in _ELSEWHERE.items() if data.get(name)}
     return kept

@@ -54,9 +54,11 @@ class SplatViews:
       draws: scenes of each file.
       up: where up is in the files, such as "-y"; a name in `UPS`.
       background: colour behind the splats, 0 to 1.
+      on_bad: "skip" leaves out and reports files that cannot be read, "error" raises at the first.
 
     Raises:
-      DataError: if there is no such file, or none can be read; others are left out and reported.
+      DataError: if there is no such file, none can be read, or at the first that cannot where
+        `on_bad` is "error".
     """
 
     class_names: tuple[str, ...] = ()
@@ -70,12 +72,13 @@ class SplatViews:
         draws: int = 1,
         up: str = "-y",
         background: float = 0.0,
+        on_bad: str = "skip",
     ):
         if up not in UPS:
             raise ValueError(f"{up=} must be one of {', '.join(UPS)}")
         if num_frames < 1 or size < 1 or draws < 1:
             raise ValueError(f"{num_frames=}, {size=} and {draws=} must be at least 1")
-        root = Path(root)
+        root = Path(root).expanduser()
         files = [root] if root.is_file() else sorted(root.glob("*")) if root.is_dir() else []
         files = [file for file in files if file.suffix.lower() in LOADERS]
         if not files:
@@ -89,6 +92,8 @@ class SplatViews:
                 load(file)
                 self._files.append(file)
             except ValueError as error:
+                if on_bad == "error":
+                    raise DataError(f"{error} (on_bad='skip' would leave it out)") from error
                 self.report.findings.append(Finding(file.name, str(error)))
         if not self._files:
             raise DataError(f"no splat file can be read.\n{self.report.summary()}")

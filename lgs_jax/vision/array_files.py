@@ -2,13 +2,14 @@
 
 import hashlib
 import pathlib
-import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+from lgs_jax import files
 
 SUFFIXES = (".safetensors", ".npz")
 
@@ -35,11 +36,12 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{path} has the unknown ending {suffix!r}; expected {' or '.join(SUFFIXES)}"
         )
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            return dict(file)
-    except (zipfile.BadZipFile, EOFError, MemoryError, ValueError) as error:
-        raise ValueError(f"{path} is not a readable .npz file ({error})") from error
+    with path.open("rb") as stream:
+        try:
+            with np.load(stream, allow_pickle=False) as file:
+                return dict(file)
+        except files.BROKEN as error:
+            raise ValueError(f"{path} is not a readable .npz file ({error})") from error
 
 
 def checked(

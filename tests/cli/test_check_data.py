@@ -159,3 +159,11 @@ def test_scenes_without_texture_are_tested_with_splats(example, tmp_path, monkey
     assert seen == [(8, False)]
     assert (status, verdict["scenes"][0]["tested_with"]) == (1, "splats")
     assert "too few points in common" in capsys.readouterr().out
+
+
+def test_a_tilde_is_the_home(example, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    write_transforms(tmp_path / "fox", example)
+    assert check_data.main(["~/fox", "--output=~/out", "--no-fit", "--frames=2"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fox", "out"]

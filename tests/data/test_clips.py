@@ -133,3 +133,19 @@ def test_the_command(root, capsys):
     assert "videos.json" in text
     assert extract_frames.main([*command, f"--output={root / 'out'}", "--short-side=4"]) == 1
     assert "--short-side=4 must be at least 16" in capsys.readouterr().err
+
+
+def test_frames_of_other_options_are_not_mixed(root):
+    run(root, short_side=24)
+    with pytest.raises(DataError, match=r"written with short_side=24, now it is None; give"):
+        clips.extract(root / "texts", root / "videos", root / "out")
+    assert run(root, short_side=24).complete == 2
+
+
+def test_a_broken_address_is_reported(root):
+    path = root / "texts" / "train" / "a.txt"
+    path.write_text(path.read_text().replace("https://www", "https://[www", 1))
+    outcome = run(root)
+    assert list(outcome.failed) == ["train/a"]
+    assert f"{path} begins with 'https://[www" in outcome.failed["train/a"]
+    assert outcome.complete == 1

@@ -16,6 +16,17 @@ def test_centre_box_is_the_largest_of_its_shape(size, aspect):
     assert top + bottom == pytest.approx(size[0])
 
 
+# Among these are sizes of which (width / aspect) * aspect is wider than the width.
+@pytest.mark.parametrize("size", [(378, 504), (504, 378), (1080, 1920), (3024, 4032)])
+def test_boxes_stay_in_the_frame(size):
+    sides = range(32, 513, 8)
+    for aspect in {width / height for height in sides for width in sides}:
+        for box in (crops.centre_box(size, aspect), crops.random_box(size, aspect, (1, 1), 1.0)):
+            assert min(box) >= 0
+            assert box[2] <= size[1]
+            assert box[3] <= size[0]
+
+
 def test_random_boxes_fill_the_frame():
     for position in ((0, 0), (1, 1), (0.3, 0.8)):
         left, top, right, bottom = crops.random_box((60, 80), 1.0, position, 1.5)

@@ -205,7 +205,7 @@ def test_damaged_packed_data(formats, scene, tmp_path_factory, name):
 # Mutations may set flags and counts that readers warn of.
 @pytest.mark.filterwarnings("ignore:.*(left out|antialiased):UserWarning")
 @pytest.mark.parametrize(
-    "name", ["a.splat", "a.spz", "inside a.spz", "a.spz of version 4", "a.glb"]
+    "name", ["a.ply", "a.splat", "a.spz", "inside a.spz", "a.spz of version 4", "a.glb"]
 )
 def test_damaged_splat_files(tmp_path_factory, name):
     if name.endswith("4"):

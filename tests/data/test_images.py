@@ -202,3 +202,16 @@ def test_other_frames_come_whole(tmp_path, case):
         images.read_reduced(file, options, 8.0), images.read_frame(file, options)
     )
     assert (images.read_original(file, options) is None) == (case != "png")
+
+
+@pytest.mark.parametrize("orientation", [3, 6, 8])
+def test_tiff_is_turned_once(tmp_path, rgb, orientation):
+    path = tmp_path / "a.tif"
+    save_turned(path, rgb, orientation)
+    for exif in ("apply", "auto"):
+        np.testing.assert_array_equal(read(path, images.ReadOptions(exif=exif)), rgb)
+    with pytest.raises(DataError, match=r"a\.tif is a TIFF.*store it as PNG or JPEG"):
+        read(path, images.ReadOptions(exif="ignore"))
+    save_turned(path.with_suffix(".png"), rgb, orientation)
+    upright = images.read_photograph(str(path.with_suffix(".png")))
+    np.testing.assert_array_equal(images.read_photograph(str(path)), upright)

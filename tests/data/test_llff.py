@@ -91,6 +91,7 @@ def test_missing_files_are_named(folder, tmp_path):
     (folder / "images").rename(folder / "pictures")
     with pytest.raises(DataError, match="holds no images"):
         Llff(folder).read("fern")
-    (folder / "poses_bounds.npy").write_bytes(b"\x93NUMPY")
-    with pytest.raises(DataError, match=r"is no readable \.npy file"):
-        Llff(folder).read("fern")
+    for content in (b"\x93NUMPY", b"PK\x03\x04 cut off"):  # which NumPy takes for an .npz file
+        (folder / "poses_bounds.npy").write_bytes(content)
+        with pytest.raises(DataError, match=r"is no readable \.npy file"):
+            Llff(folder).read("fern")

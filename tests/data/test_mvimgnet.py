@@ -152,8 +152,23 @@ class TestArchives:
 
     def test_an_instance_in_two_places_is_refused(self, zipped, formats, scene):
         write(formats, zipped, "2/aaa", scene)
-        with pytest.raises(DataError, match=r"2/aaa is in .*2/aaa and in .*mvi_00.zip; remove one"):
+        with pytest.raises(DataError, match=r"is in .*2/aaa and in .*mvi_00.zip/2/aaa; remove"):
             MVImgNet(zipped)
+
+    def test_an_instance_twice_in_one_archive_is_refused(self, zipped):
+        with zipfile.ZipFile(zipped / "mvi_00.zip", "a") as archive:
+            archive.writestr("val/2/aaa/images/000.png", b"")
+        with pytest.raises(DataError, match=r"is in .*zip/2/aaa and in .*zip/val/2/aaa; remove"):
+            MVImgNet(zipped)
+
+    def test_notes_of_macos_are_no_instances(self, zipped):
+        with zipfile.ZipFile(zipped / "mvi_00.zip", "a") as archive:
+            for name in archive.namelist():
+                if not name.endswith("/"):
+                    archive.writestr(f"__MACOSX/{name}", b"notes")
+        source = ScannedSource(MVImgNet(zipped), ScanOptions())
+        assert len(source) == 3
+        assert not source.report.findings
 
     def test_bombs_are_refused(self, zipped, root, monkeypatch):
         monkeypatch.setattr(archives, "MAX_BYTES", 100)

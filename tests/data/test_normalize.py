@@ -81,3 +81,12 @@ def test_one_wrong_pose_does_not_move_the_robust_unit():
 def test_cameras_that_rest_have_no_unit():
     with pytest.raises(ValueError, match="scale='cameras_robust' has no length to use"):
         normalize.scene_unit(np.zeros((4, 3)), np.arange(4), "cameras_robust")
+
+
+@pytest.mark.parametrize(("resting", "units"), [(2, (True, True)), (4, (True, False))])
+def test_which_scale_has_a_unit(resting, units):
+    centers = np.random.default_rng(0).normal(size=(6, 3)) + 1e3
+    centers[:resting] = centers[0] + np.random.default_rng(1).normal(scale=1e-12, size=(resting, 3))
+    found = tuple(normalize.has_unit(centers, scale) for scale in normalize.SCALES)
+    assert found == units
+    assert normalize.has_unit(np.zeros((3, 3)), 0.5)

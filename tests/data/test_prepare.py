@@ -109,6 +109,17 @@ def test_the_same_command_twice_changes_nothing(root, folder):
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert report.scenes_kept == 5
     assert "3 of 3 shards are there and whole" in said[0]
+    assert f"earlier preparation from realestate10k at {root}; for them realestate10k at" in said[0]
+    assert "delete the shard_<n>.json that list them" in said[0]
+
+
+def test_kept_shards_are_told_from_those_of_another_source(root, folder, tmp_path):
+    shutil.copytree(root, tmp_path / "moved")
+    shutil.copytree(folder, tmp_path / "out")
+    assert pack(tmp_path / "moved", tmp_path / "out").source == f"realestate10k at {root}"
+    (tmp_path / "out" / "shard_00001.json").unlink()
+    report = pack(tmp_path / "moved", tmp_path / "out")
+    assert report.source.startswith(f"realestate10k at {root}, and realestate10k at {tmp_path}")
 
 
 def test_two_preparations_are_equal_bytes(root, folder, tmp_path):
@@ -217,6 +228,12 @@ def test_frames_can_be_left_out_when_reading(folder):
     assert [len(example) for example in source] == [9, 8, 9, 9, 9]
     assert source.report.frames_listed == 1
     assert len(source[1].images) == 8
+
+
+def test_listed_frames_must_be_there(folder):
+    (folder.parent / "drop.json").write_text('{"clip1": ["1033334"]}')
+    with pytest.raises(DataError, match=r"train/clip1 has no frame '1033334'.*like '1000000'"):
+        pipeline.make_source(settings_of(folder, drop_frames="../drop.json"), "train")
 
 
 def test_scenes_without_enough_frames_are_reported(folder):

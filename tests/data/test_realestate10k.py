@@ -194,7 +194,7 @@ def test_cameras_in_one_place_have_no_scale(formats, scene, tmp_path):
     formats.write_realestate10k(tmp_path, still, "still")
     assert len(open_scene(tmp_path)) == 1
     with pytest.raises(DataError, match=r"stand in one place.*set scale to a number"):
-        open_scene(tmp_path, needs_motion=True)
+        open_scene(tmp_path, scale="cameras")
 
 
 def test_missing_folder_of_frames_names_it(formats, scene, path, tmp_path):

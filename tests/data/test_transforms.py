@@ -134,6 +134,13 @@ def drop_key(key):
         (set_frame(transform_matrix=np.diag([1, 1, -1, 1]).tolist()), r"mirrors \(determinant -1"),
         (set_frame(transform_matrix=np.diag([2, 2, 2, 1]).tolist()), r"R\^T R - I\| = 3"),
         (set_frame(fl_x="wide"), r"'fl_x' is 'wide', expected a number; repair"),
+        (set_frame(fl_x=10**400), r"'fl_x' is not finite or beyond 1e\+12; repair"),
+        (set_frame(w=float("nan")), r"'w' is not finite"),
+        (set_frame(h=float("inf")), r"'h' is not finite"),
+        (set_frame(file_path=None), r"'file_path' is None, expected the path of a file"),
+        (set_frame(file_path=7), r"'file_path' is 7, expected the path"),
+        (set_frame(file_path=""), r"'file_path' is '', expected the path"),
+        (set_frame(mask_path=7), r"'mask_path' is 7, expected the path"),
         (set_frame(fl_x=-5), r"focal lengths must be positive"),
         (set_frame(w=81), r"has 80x60 pixels, its camera declares 81x60; resize"),
         (set_frame(cx=900), r"principal point \(900,.*outside the 80x60 image"),
@@ -147,17 +154,51 @@ def test_bad_frames_are_left_out_with_a_reason(path, change, message):
     edit(path, change)
     source = ScannedSource(Transforms(path), ScanOptions())
     assert len(source[0]) == 5
-    (finding,) = source.report.findings
+    (finding,) = source.report.bad_frames
     with pytest.raises(DataError, match=message):
         raise DataError(finding.reason)
     with pytest.raises(DataError, match=message):
         ScannedSource(Transforms(path), ScanOptions(on_bad="error"))
 
 
+def test_listed_frames_are_no_faults(path):
+    (path.parent / "images" / "002.png").unlink()
+    listed = {"fox": frozenset({"images/002.png", "images/004.png"})}
+    report = ScannedSource(Transforms(path), ScanOptions(drop_frames=listed, on_bad="error")).report
+    assert (report.frames_found, report.frames_listed, report.frames_kept) == (6, 2, 4)
+
+
 def test_no_focal_length_at_all(path):
     edit(path, lambda content: content.pop("fl_x"))
     with pytest.raises(DataError, match=r"neither 'fl_x' nor 'camera_angle_x' is given"):
         open_one(path)
+
+
+@pytest.mark.parametrize("angle", [0, math.pi, -1.0, math.inf])
+def test_angles_that_no_camera_has(path, angle):
+    def change(content):
+        del content["fl_x"]
+        content["camera_angle_x"] = angle
+
+    edit(path, change)
+    report = examine(Transforms(path), "fox", ScanOptions())
+    assert report.example is None
+    assert all("'camera_angle_x' is " in f.reason for f in report.findings if f.frame)
+
+
+@pytest.mark.parametrize("exif", images.EXIF)
+def test_turned_images_need_a_declared_size(path, exif):
+    turn = Image.Exif()
+    turn[274] = 6
+    stored = path.parent / "images" / "002.png"
+    with Image.open(stored) as image:
+        image.load()
+    image.save(stored, exif=turn)
+    edit(path, lambda content: [content.pop(name) for name in "wh"])
+    report = examine(Transforms(path), "fox", ScanOptions(read=images.ReadOptions(exif=exif)))
+    (finding,) = report.findings
+    assert finding.frame == "images/002.png"
+    assert "EXIF orientation 6 and the file declares no w and h" in finding.reason
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"frames": 3}', '{"frames": [1]}', '{"w": 3}'])

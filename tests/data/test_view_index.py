@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from lgs_jax.data import pipeline
+from lgs_jax.data import opening, pipeline, prepare
 from lgs_jax.data.report import DataError
 
 
@@ -30,11 +30,10 @@ def make(root, index, split="eval", **changes):
     (root / "index.json").write_text(text)
     options = {"context_views": 2, "target_views": 3, "height": 24, "width": 24} | changes
     settings = pipeline.DataSettings(
-        source="realestate10k",
         root=str(root),
         view_index="index.json",
         holdout=("test/*",),
-        **options,
+        **({"source": "realestate10k"} | options),
     )
     return pipeline.make_source(settings, split), settings
 
@@ -86,6 +85,37 @@ def test_scenes_that_are_not_there_are_reported(root):
     (finding,) = source.report.findings
     assert finding.scene == "nobody"
     assert "the data have no such scene" in finding.reason
+
+
+def pack(root, **drop_frames):
+    """A folder of packed data beside the others."""
+    options = prepare.Options()
+    reader = opening.make_reader("realestate10k", str(root))
+    supplier = prepare.FromReader(reader, options, drop_frames)
+    prepare.prepare(root / "out", supplier, options, num_workers=0, say=lambda _: None)
+    return root / "out"
+
+
+def test_packed_data_remember_which_frames_are_missing(root):
+    frames = root / "frames" / "test"
+    sorted((frames / "clip0").iterdir())[4].unlink()
+    for path in sorted((frames / "clip3").iterdir())[1:]:
+        path.unlink()
+    index = GOOD | {"clip3": GOOD["clip0"]}
+    plain, _ = make(root, index)
+    source, _ = make(pack(root), index, source="packed")
+    assert [example.key for example in source] == ["test/clip2"]
+    ours, theirs = (sorted(map(str, s.report.bad_scenes)) for s in (source, plain))
+    assert [text.partition(":")[0] for text in ours] == [text.partition(":")[0] for text in theirs]
+    assert len(source.report.bad_frames) == len(plain.report.bad_frames) == 8
+    with pytest.raises(DataError, match=r"test/clip0, frame 1133332.* is missing"):
+        make(root / "out", index, source="packed", on_bad="error")
+
+
+def test_packed_data_without_listed_frames_are_refused(root):
+    folder = pack(root, clip0=frozenset({"1033333"}))
+    with pytest.raises(DataError, match=r"1 frames were left out of .*out by --drop-frames"):
+        make(folder, GOOD, source="packed")
 
 
 def test_scenes_with_frames_left_out_are_reported(root):

@@ -197,6 +197,8 @@ def test_another_autoencoder_is_refused(encoded, tmp_path, monkeypatch, capsys):
         (["--draws=0"], "data.view_draws=0 must be a number >= 1"),
         (["--max-known=3"], "max_known=3 must be 0 to the 2 context views"),
         (["--data", "hieght=3"], "did you mean 'height'"),
+        (["--data", "view_draws=32"], "--draws=3 says; give --draws=32 alone"),
+        (["--data", "root=/x", "--data-root=/y"], "--data root=/x and --data-root=/y say the same"),
         (["--data", "num_scenes"], "must be KEY=VALUE"),
         (["--data", "height=32"], "height=32, but the autoencoder's is 16"),
         (["--batch-size=0"], "--batch-size=0"),

@@ -1,6 +1,7 @@
 """A model in one file samples what the run would, and holds nothing else."""
 
 import json
+import pathlib
 
 import jax
 import numpy as np
@@ -11,9 +12,12 @@ import tiny_autoencoder as tiny
 import lgs_jax
 from lgs_jax import __main__ as commands
 from lgs_jax import settings, tasks
+from lgs_jax.cli import plan, unpack_model
+from lgs_jax.data import pipeline
 from lgs_jax.inference import model_file, scene_model
 from lgs_jax.training import checkpoint, optimizer, state
 
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 MODEL = {
     "latent_channels": 2,
     "compression": 4,
@@ -57,6 +61,16 @@ def file(run, tmp_path_factory):
     return path
 
 
+def test_a_file_is_not_replaced_unless_told(file, capsys):
+    before = file.read_bytes()
+    arguments = ["pack-model", "--model=/nowhere", f"--output={file}"]
+    assert commands.main(arguments) == 1
+    assert f"{file} exists; choose another name, or --overwrite" in capsys.readouterr().err
+    assert commands.main([*arguments, "--overwrite"]) == 1
+    assert "no checkpoint in /nowhere" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
 def test_samples_are_those_of_the_run(run, file):
     packed, whole = lgs_jax.load(file), lgs_jax.load(run)
     assert packed.paths.batch_shape == (1, tiny.VIEWS)
@@ -78,7 +92,20 @@ def test_the_file_names_no_folder_and_holds_no_more_than_it_needs(run, file):
     assert about["class_names"] == []
 
 
-def test_an_unpacked_model_is_the_packed_one(run, file, tmp_path, capsys):
+def test_the_data_of_a_file_name_nothing_on_the_machine():
+    names = ("root", "drop_frames", "view_index")
+    places = {name: f"/home/anna/{name}" for name in names}
+    data = {"source": "colmap", **places, "mix": [{"weight": 2.0, **places}, {"root": ""}]}
+    kept = model_file._kept({"data": data})["data"]
+    assert "anna" not in json.dumps(kept)
+    assert kept["source"] == "colmap"
+    assert kept["mix"][0]["weight"] == 2.0
+    assert kept["mix"][1] == {"root": ""}
+    assert kept["root"] == kept["mix"][0]["root"] == "(give --data-root)"
+
+
+def test_an_unpacked_model_is_the_packed_one(run, file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     output = tmp_path / "runs" / "tiny"
     arguments = ["unpack-model", f"--model={file}", f"--output={output}"]
     assert commands.main(arguments) == 0
@@ -93,9 +120,8 @@ def test_an_unpacked_model_is_the_packed_one(run, file, tmp_path, capsys):
     np.testing.assert_array_equal(ours, theirs)
     steps = [checkpoint.locate(output / name)[1] for name in ("vae", "diffusion")]
     assert steps == [checkpoint.locate(where)[1] for where in (run.parent / "vae", run)]
-    again = model_file.save(
-        tmp_path / "again.safetensors", output / "diffusion", data_root="", num_paths=1
-    )
+    again = model_file.save("~/again.safetensors", output / "diffusion", data_root="", num_paths=1)
+    assert again == tmp_path / "again.safetensors"
     assert again.read_bytes() == file.read_bytes()
     assert commands.main(arguments) == 1
     assert "exists already" in capsys.readouterr().err
@@ -152,6 +178,15 @@ def write_autoencoder(folder, change, config=tiny.CONFIG):
     }
     checkpoint.write_params(folder / "checkpoints", 7, config, params)
     return folder
+
+
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+def test_the_command_of_the_help_takes_a_folder_of_data(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    config, *overrides = unpack_model.__doc__.partition("lgs_jax.main --config=")[2].split()
+    values = plan.read_config(config, overrides)
+    data = settings.build(pipeline.DataSettings, values["data"], "config.data")
+    assert data.source != "procedural"
 
 
 def test_a_decoder_that_went_on_learning_takes_the_place_of_the_first(run, file, tmp_path, capsys):

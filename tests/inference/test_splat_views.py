@@ -92,6 +92,8 @@ def test_files_that_cannot_be_read_are_reported(folder, tmp_path):
         views(tmp_path)
     with pytest.raises(DataError, match="no splat file can be read"):
         views(folder / "broken.splat")
+    with pytest.raises(DataError, match=r"broken\.splat.*on_bad='skip' would leave it out"):
+        views(folder, on_bad="error")
     with pytest.raises(ValueError, match="up='y' must be one of"):
         views(folder, up="y")
 
@@ -111,7 +113,9 @@ def test_files_of_other_formats_show_the_same(folder, tmp_path):
 def test_the_command_packs_them(folder, tmp_path, capsys):
     command = ["--source=splats", f"--root={folder}", f"--output={tmp_path / 'out'}"]
     assert prepare_data.main([*command, "--num-frames=3", "--size=16", "--codec=png"]) == 0
-    assert "2 of 2 scenes, 6 of 6 frames" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "2 of 3 scenes, 6 of 6 frames" in text
+    assert "scene broken.splat: " in text
     data = pipeline.DataSettings(
         source="packed",
         root=str(tmp_path / "out"),
@@ -122,6 +126,9 @@ def test_the_command_packs_them(folder, tmp_path, capsys):
         holdout=0.0,
     )
     source = pipeline.make_source(data, "train")
+    assert [finding.scene for finding in source.report.findings] == ["broken.splat"]
     np.testing.assert_array_equal(source[0].images[2], views(folder, size=16, draws=1)[0].images[2])
+    assert prepare_data.main([*command, "--on-bad=error"]) == 1
+    assert "broken.splat" in capsys.readouterr().err
     assert prepare_data.main([*command, "--workers=2"]) == 1
     assert "--workers has no effect on splats" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lgs_jax.vision import trunks, weights
+from lgs_jax.vision import array_files, trunks, weights
 
 
 def random_weights(trunk: str = "alex", dtype=np.float32) -> dict[str, np.ndarray]:
@@ -156,6 +156,25 @@ def test_a_damaged_or_unknown_file_is_named(tmp_path, suffix):
     path.write_bytes(b"not a weight file")
     with pytest.raises(ValueError, match=rf"bad\{suffix}"):
         weights.load("alex", path)
+
+
+# NumPy's note that a header looks as if Python 2 had written it.
+@pytest.mark.filterwarnings("ignore:Reading .* required additional header parsing")
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_any_damage_is_named(tmp_path, save):
+    path = tmp_path / "w.npz"
+    rng = np.random.default_rng(0)
+    save(path, a=rng.normal(size=100).astype(np.float32))
+    good = path.read_bytes()
+    refused = 0
+    for _ in range(400):
+        place = rng.integers(len(good))
+        path.write_bytes(good[:place] + rng.bytes(1) + good[place + 1 :])
+        try:
+            array_files.read(path)
+        except ValueError as error:
+            refused += str(path) in str(error)
+    assert refused > 200
 
 
 def test_a_pickle_of_another_layout_names_the_missing_entry(tmp_path):

@@ -8,19 +8,17 @@ Mildenhall et al., "Local light field fusion", https://github.com/Fyusion/LLFF.
 
 import io
 import os
-import tokenize
 
 import numpy as np
 from etils import epath
 
+from lgs_jax import files
 from lgs_jax.data import images, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
 from lgs_jax.data.sources.colmap import natural_order
 
 _FILE = "poses_bounds.npy"
-# What NumPy raises on broken files, of which it parses the header as Python.
-_BROKEN = (OSError, ValueError, EOFError, SyntaxError, MemoryError, tokenize.TokenError)
 _EXPECTED = f"<scene>/{_FILE} and <scene>/images/*, or a folder of such folders"
 
 
@@ -51,17 +49,17 @@ class Llff:
         """Parses one scene."""
         folder = self._folders[key]
         rows = _read_rows(folder / _FILE)
-        files = _image_files(folder)
-        if len(files) != len(rows):
+        pictures = _image_files(folder)
+        if len(pictures) != len(rows):
             raise DataError(
-                f"{folder / _FILE} has {len(rows)} rows, {files[0].parent} has {len(files)} "
+                f"{folder / _FILE} has {len(rows)} rows, {pictures[0].parent} has {len(pictures)} "
                 "images; they belong together by order, so restore or remove images until both "
                 "agree"
             )
         return RawScene(
             [
                 _frame(number, row, file)
-                for number, (row, file) in enumerate(zip(rows, files, strict=True))
+                for number, (row, file) in enumerate(zip(rows, pictures, strict=True))
             ],
             same_size=True,
         )
@@ -71,7 +69,7 @@ def _read_rows(path: epath.Path) -> np.ndarray:
     """The numbers [N, 17], float64."""
     try:
         rows = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
-    except _BROKEN as error:
+    except files.BROKEN as error:
         raise DataError(f"{path} is no readable .npy file ({error}); restore it") from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":
         raise DataError(f"{path} holds no plain array of numbers; export it again")
@@ -87,9 +85,9 @@ def _image_files(folder: epath.Path) -> list[epath.Path]:
     reduced = sorted(folder.glob("images_*"), key=lambda path: natural_order(path.name))
     for place in (folder / "images", *reduced):
         if place.is_dir():
-            files = [file for file in place.iterdir() if file.suffix in images.SUFFIXES]
-            if files:
-                return sorted(files)
+            found = [file for file in place.iterdir() if file.suffix in images.SUFFIXES]
+            if found:
+                return sorted(found)
     raise DataError(f"{folder} holds no images in images/ or images_<n>/; expected {_EXPECTED}")
 
 

@@ -19,6 +19,8 @@ from lgs_jax.data.sources import colmap
 _EXPECTED = (
     "<root>/<class>/<instance>/images/* and sparse/0/{cameras,images}.bin, or zip archives of that"
 )
+# What macOS adds to archives beside the files.
+_FINDERS_NOTES = "__MACOSX"
 _IN_ARCHIVE = re.compile(r"((?:.*/)?([^/]+/[^/]+))/(?:images|sparse)/")
 
 
@@ -95,13 +97,15 @@ def _instances(root: epath.Path) -> dict[str, archives.AnyPath]:
         if (path / "images").is_dir() or (path / "sparse").is_dir():
             found[path.relative_to(root).as_posix()] = path
     for archive in [root] if root.is_file() else sorted(root.glob("*.zip")):
-        inside = {m.group(2): m.group(1) for m in map(_IN_ARCHIVE.match, _names(archive)) if m}
-        for key, inner in inside.items():
+        for key, inner in _inside(archive):
+            place = archives.ZipPath(str(archive), inner)
             if key in found:
-                raise DataError(f"instance {key} is in {found[key]} and in {archive}; remove one")
-            found[key] = archives.ZipPath(str(archive), inner)
+                raise DataError(f"instance {key} is in {found[key]} and in {place}; remove one")
+            found[key] = place
     return found
 
 
-def _names(archive: epath.Path) -> list[str]:
-    return sorted(archives.members(str(archive)))
+def _inside(archive: epath.Path) -> list[tuple[str, str]]:
+    """Keys and folders of the instances in an archive; one in two folders is there twice."""
+    names = (n for n in archives.members(str(archive)) if _FINDERS_NOTES not in n.split("/"))
+    return sorted({(m.group(2), m.group(1)) for m in map(_IN_ARCHIVE.match, names) if m})

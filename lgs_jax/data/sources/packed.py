@@ -11,7 +11,7 @@ from concurrent import futures
 import numpy as np
 from etils import epath
 
-from lgs_jax.data import images, packed, places, scan
+from lgs_jax.data import images, normalize, packed, places, scan
 from lgs_jax.data.example import Example
 from lgs_jax.data.report import DataError, Finding, Report
 
@@ -20,6 +20,10 @@ _THREADS = 8
 
 class Folder:
     """A finished folder and the lists of its shards.
+
+    `keys` are those of all scenes that were prepared: those in `entries`, and then those that were
+    left out. `findings` says by scene what was left out, and why; `frames_listed` counts the frames
+    that were left out because --drop-frames listed them.
 
     Raises:
       DataError: if there is none, it is not finished, or a file is missing or another one.
@@ -40,12 +44,14 @@ class Folder:
         self.class_names = manifest.class_names
         with futures.ThreadPoolExecutor(_THREADS) as pool:
             shards = list(pool.map(lambda n: self._open(n, verify), range(manifest.num_shards)))
-        self.entries = {
-            entry.key: (self._file(number), entry)
-            for number, shard in enumerate(shards)
-            for entry in shard.scenes
-        }
-        self.keys = list(self.entries)
+        self.entries: dict[str, tuple[str, packed.Entry]] = {}
+        self.findings: dict[str, list[Finding]] = {}
+        for number, shard in enumerate(shards):
+            self.entries |= {entry.key: (self._file(number), entry) for entry in shard.scenes}
+            for finding in shard.findings:
+                self.findings.setdefault(finding.scene, []).append(finding)
+        self.keys = list(dict.fromkeys([*self.entries, *self.findings]))
+        self.frames_listed = sum(shard.frames_listed for shard in shards)
 
     def _file(self, number: int) -> str:
         return os.fspath(self.root / f"{packed.shard_name(number)}.array_record")
@@ -70,9 +76,12 @@ class Folder:
 class PackedSource:
     """Scenes of a folder that have what is asked of them, in the order of `keys`.
 
+    The report has what was left out of these scenes when they were prepared, too. Of a scene that
+    was left out as a whole, it counts the frames that are known to be bad.
+
     Args:
       folder: the data.
-      options: `min_frames`, `needs_motion`, `drop_frames` and `on_bad` are looked at.
+      options: `min_frames`, `scale`, `drop_frames` and `on_bad` are looked at.
       keys: the scenes to serve.
 
     Raises:
@@ -85,32 +94,24 @@ class PackedSource:
         self._drop = options.drop_frames
         self._scenes: list[tuple[str, packed.Entry]] = []
         for key in keys:
-            self._add(*folder.entries[key], options)
+            self._add(folder, key, options)
         if not self._scenes:
             raise DataError(
                 f"no usable scene is left.\n{self.report.summary()}\n"
                 "fix the data, or lower what is asked of a scene"
             )
 
-    def _add(self, path: str, entry: packed.Entry, options: scan.ScanOptions) -> None:
-        count, dropped = entry.frames, scan.dropped(entry.key, self._drop)
-        if dropped:
-            names = packed.read_example(path, entry).frame_names
-            count = sum(name not in dropped for name in names)
-        self.report.frames_found += entry.frames
-        self.report.frames_listed += entry.frames - count
-        fault = scan.count_fault(entry.frames, count, options.min_frames)
-        if not fault and options.needs_motion and not entry.moves:
-            fault = scan.NO_MOTION
-        if fault:
-            finding = Finding(entry.key, fault)
-            if options.on_bad == "error":
-                raise DataError(f"{finding} (on_bad='skip' would leave it out)")
-            self.report.findings.append(finding)
-            return
-        self._scenes.append((path, entry))
-        self.report.scenes_kept += 1
-        self.report.frames_kept += count
+    def _add(self, folder: Folder, key: str, options: scan.ScanOptions) -> None:
+        found, listed, findings, kept = _look_at(folder, key, options)
+        if findings and options.on_bad == "error":
+            raise DataError(f"{findings[0]} (on_bad='skip' would leave it out)")
+        self.report.frames_found += found
+        self.report.frames_listed += listed
+        self.report.findings += findings
+        if kept:
+            self._scenes.append(folder.entries[key])
+            self.report.scenes_kept += 1
+            self.report.frames_kept += kept
 
     def __len__(self) -> int:
         return len(self._scenes)
@@ -120,6 +121,33 @@ class PackedSource:
         example = packed.read_example(path, entry)
         dropped = scan.dropped(entry.key, self._drop)
         return without(example, dropped) if dropped else example
+
+
+def _look_at(
+    folder: Folder, key: str, options: scan.ScanOptions
+) -> tuple[int, int, list[Finding], int]:
+    """Frames found, frames listed, what was left out, and frames kept (0: none of the scene)."""
+    findings = folder.findings.get(key, [])
+    bad = [finding.frame for finding in findings if finding.frame]
+    if key not in folder.entries:
+        return len(bad), 0, findings, 0
+    path, entry = folder.entries[key]
+    found, kept, has_unit = len(bad) + entry.frames, entry.frames, entry.has_unit(options.scale)
+    dropped, listed = scan.dropped(key, options.drop_frames), 0
+    if dropped or has_unit is None:
+        example = packed.read_example(path, entry)
+        scan.check_dropped(key, dropped, [*example.frame_names, *bad])
+        centers = without(example, dropped).centers
+        kept = len(centers)
+        has_unit = kept > 0 and normalize.has_unit(centers, options.scale)
+        findings = [finding for finding in findings if finding.frame not in dropped]
+        listed = found - kept - len(findings)
+    fault = scan.count_fault(found, kept, options.min_frames)
+    if not fault and not has_unit:
+        fault = normalize.no_unit(options.scale)
+    if fault:
+        return found, listed, [*findings, Finding(key, fault)], 0
+    return found, listed, findings, kept
 
 
 def without(example: Example, names: frozenset[str]) -> Example:

@@ -66,12 +66,13 @@ class Photos:
         self.name = f"photos at {root}"
         if places.is_remote(os.fspath(root)):
             raise DataError(f"{root}: photos are read from disks only; copy them to one")
-        if not Path(root).exists():
+        folder = Path(root).expanduser()
+        if not folder.exists():
             raise DataError(f"there is no {root}; expected {_EXPECTED}")
-        self._scenes = find_scenes(Path(root))
+        self._scenes = find_scenes(folder)
         if not self._scenes:
             raise DataError(f"{root} holds no photographs; expected {_EXPECTED}")
-        if videos := [path.name for path in _videos_beside_images(Path(root))]:
+        if videos := [path.name for path in _videos_beside_images(folder)]:
             raise DataError(
                 f"{root} holds images and videos ({videos[0]}) side by side; give each video and "
                 "each group of images that belong together a folder of its own"

@@ -63,7 +63,7 @@ class Transforms:
             try:
                 frames.append(_frame(number, entry, content, path.parent))
             except DataError as error:
-                name = str(entry.get("file_path", f"number {number}"))
+                name = str(entry.get("file_path") or f"number {number}")
                 faults.append((name, f"{path}: {error}"))
         return RawScene(frames, faults)
 
@@ -77,7 +77,7 @@ def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epat
     values = {**top, **entry}
     if "file_path" not in entry:
         raise DataError("a frame has no 'file_path'; add it")
-    path = _image_path(places.child(folder, entry["file_path"]))
+    path = _image_path(places.child(folder, _text(entry, "file_path")))
     try:
         matrix = np.asarray(entry.get("transform_matrix"), np.float64)
     except (TypeError, ValueError):
@@ -87,7 +87,7 @@ def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epat
             f"'transform_matrix' has shape {matrix.shape}, expected 4x4 numbers; export it again"
         )
     size = _size(values, path)
-    mask = values.get("mask_path")
+    masked = values.get("mask_path") is not None
     return RawFrame(
         name=entry["file_path"],
         path=str(path),
@@ -97,7 +97,7 @@ def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epat
         timestamp=float(number),
         size=size,
         distortion=_distortion(values),
-        mask=str(places.child(folder, mask)) if mask else None,
+        mask=str(places.child(folder, _text(values, "mask_path"))) if masked else None,
     )
 
 
@@ -116,18 +116,39 @@ def _number(values: dict[str, Any], name: str, default: float | None = None) -> 
     value = values.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise DataError(f"{name!r} is {value!r}, expected a number; repair the file")
+    if not abs(value) < poses.MAX_COORDINATE:  # NaN is not less
+        raise DataError(
+            f"{name!r} is not finite or beyond {poses.MAX_COORDINATE:g}; repair the file"
+        )
     return float(value)
+
+
+def _focal_length(values: dict[str, Any], angle: str, length: int) -> float:
+    """In pixels, of images that are `length` pixels long where the angle is measured."""
+    radians = _number(values, angle)
+    if not 0 < radians < math.pi:
+        raise DataError(f"{angle!r} is {radians}, expected radians between 0 and pi; repair it")
+    return 0.5 * length / math.tan(0.5 * radians)
+
+
+def _text(values: dict[str, Any], name: str) -> str:
+    value = values[name]
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{name!r} is {value!r}, expected the path of a file; repair it")
+    return value
 
 
 def _size(values: dict[str, Any], path: epath.Path) -> tuple[int, int]:
     """Height and width: declared, or else the file's."""
     if "w" in values and "h" in values:
         return round(_number(values, "h")), round(_number(values, "w"))
-    try:
-        with images.opened(str(path)) as image:
-            return image.height, image.width
-    except OSError as error:
-        raise DataError(f"image {path} cannot be read ({error}); restore it") from error
+    size, orientation = images.header(str(path))
+    if orientation != 1:
+        raise DataError(
+            f"image {path} carries EXIF orientation {orientation} and the file declares no w and "
+            "h, so it is open which image the cameras mean; add them"
+        )
+    return size
 
 
 def _intrinsics(values: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
@@ -135,13 +156,13 @@ def _intrinsics(values: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
     if "fl_x" in values:
         fx = _number(values, "fl_x")
     elif "camera_angle_x" in values:
-        fx = 0.5 * width / math.tan(0.5 * _number(values, "camera_angle_x"))
+        fx = _focal_length(values, "camera_angle_x", width)
     else:
         raise DataError("neither 'fl_x' nor 'camera_angle_x' is given; add one of them")
     if "fl_y" in values:
         fy = _number(values, "fl_y")
     elif "camera_angle_y" in values and "fl_x" not in values:
-        fy = 0.5 * height / math.tan(0.5 * _number(values, "camera_angle_y"))
+        fy = _focal_length(values, "camera_angle_y", height)
     else:
         fy = fx
     centre = _number(values, "cx", width / 2), _number(values, "cy", height / 2)
