@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import zipfile
 from collections.abc import Callable
 
 import numpy as np
@@ -94,9 +93,7 @@ def load(path: pathlib.Path, origin: Origin) -> FeatureStatistics:
         found = Origin(**json.loads(str(arrays["origin"])))
         count, mean, scatter = int(arrays["count"]), arrays["mean"], arrays["scatter"]
         batches = (arrays["features"],) if "features" in arrays else None
-    except (
-        *(zipfile.BadZipFile, EOFError, KeyError, MemoryError, OSError, TypeError, ValueError),
-    ) as error:
+    except (KeyError, *files.BROKEN) as error:
         raise ValueError(
             f"{path} is not a readable file of feature statistics ({error}); delete it, and it is "
             "made again"
