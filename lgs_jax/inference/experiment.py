@@ -29,7 +29,6 @@ from lgs_jax.training import logging, preemption
 FOLDER = pathlib.Path("configs/experiments")
 SAMPLING = "sampling_s"
 RESULTS = "results.json"
-CONFIG = "config.json"
 TIMES = "sampling_s.json"
 _POLL_SECONDS = 0.2
 
@@ -176,20 +175,10 @@ def _done(where: pathlib.Path) -> bool:
 
 
 def _check_kept(training: _Training, extra: Sequence[str]) -> None:
-    """Raises if what a workdir holds was trained with other values than are asked for now.
-
-    Results that stand alone (docs/experiments) tell nothing of their flags, and `extra` flags do
-    not go with them.
-    """
-    path = training.where / CONFIG
-    if not path.exists():
-        if extra and _done(training.where):
-            raise ExperimentError(
-                f"{training.where} has results without a {CONFIG}, so nobody knows whether "
-                f"{' '.join(extra)} holds for them; take another --output"
-            )
+    """Raises if results that are there were trained with other values than are asked for now."""
+    if not _done(training.where):
         return
-    config = json.loads(path.read_text())
+    config = json.loads((training.where / RESULTS).read_text()).get("config", {})
     for flag in [*training.flags, *extra]:
         key, equals, text = flag.removeprefix("--config.").partition("=")
         if not flag.startswith("--config.") or not equals or key == "autoencoder":

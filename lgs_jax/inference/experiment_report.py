@@ -77,14 +77,15 @@ def order(experiment: Experiment, values: Values) -> str:
     if all(found == per_seed[0] for found in per_seed):
         return text + f"The same for each of the {len(per_seed)} seeds."
     spread = max(np.ptp([seed[column] for seed in seeds]) for seeds in values.values())
+    pairs = list(itertools.combinations(best_first, 2))
     unsure = [
         f"{a} and {b}"
-        for a, b in itertools.pairwise(best_first)
-        if any(found.index(a) > found.index(b) for found in per_seed)
+        for a, b in pairs
+        if len({found.index(a) > found.index(b) for found in per_seed}) > 1
     ]
     return text + (
-        f"The seeds disagree about {'; '.join(unsure) or 'cases further apart'}; seeds of a case "
-        f"differ by up to {spread:.{_DIGITS}g}."
+        f"The seeds disagree about {len(unsure)} of {len(pairs)} pairs: {'; '.join(unsure)}. Seeds "
+        f"of a case differ by up to {spread:.{_DIGITS}g}."
     )
 
 

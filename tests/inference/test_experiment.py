@@ -1,5 +1,7 @@
 """Experiments train each case once, say what came out, and refuse what does not fit."""
 
+import ast
+import functools
 import json
 import os
 import pathlib
@@ -42,6 +44,20 @@ class Finished:
         return 0
 
 
+def as_config(flags):
+    """The values of flags as a configuration would hold them in JSON."""
+    config = {}
+    for flag in flags:
+        *groups, name = flag.partition("=")[0].removeprefix("--config.").split(".")
+        text = flag.partition("=")[2]
+        node = functools.reduce(lambda at, group: at.setdefault(group, {}), groups, config)
+        try:
+            node[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            node[name] = text
+    return json.loads(json.dumps(config))
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Trainings that write results at once; the flags of each, by workdir."""
@@ -56,6 +72,7 @@ def trained(monkeypatch):
         where.mkdir(parents=True)
         value = float(len(calls))
         results = {"eval": {"target_psnr": value, "loss": value}}
+        results["config"] = as_config([*flags, *extra])
         (where / "results.json").write_text(json.dumps(results))
         return Finished()
 
@@ -98,22 +115,18 @@ def test_cases_share_what_they_do_not_change(trained, tmp_path):
 
 def test_results_of_other_values_are_not_taken_for_these(trained, tmp_path):
     chosen = make(cases={"plain": {}}, seeds=(0,))
-    experiment.run(chosen, tmp_path, say=lambda text: None)
-    steps = ["--config.training.num_steps=4"]
-    with pytest.raises(ExperimentError, match=r"without a config.json.*num_steps=4 holds"):
-        experiment.run(chosen, tmp_path, extra=steps, say=lambda text: None)
-    config = {"seed": 0, "training": {"num_steps": 3}, "model": {"widths": [8, 16], "remat": False}}
-    config["diffusion"] = {"kind": "v"}
-    for where in trained:
-        (where / "config.json").write_text(json.dumps(config))
-    same = ["--config.model.widths=(8, 16)", "--config.model.remat=false"]
+    own = ["--config.model.widths=(8, 16)", "--config.model.remat=False"]
+    experiment.run(chosen, tmp_path, extra=own, say=lambda text: None)
+    same = ["--config.model.widths=(8,16)", "--config.model.remat=false"]
     experiment.run(chosen, tmp_path, extra=same, say=lambda text: None)
     with pytest.raises(ExperimentError, match=r"vae was trained with training.num_steps = 3 and"):
-        experiment.run(chosen, tmp_path, extra=steps, say=lambda text: None)
+        experiment.run(
+            chosen, tmp_path, extra=["--config.training.num_steps=4"], say=lambda text: None
+        )
     other = make(cases={"plain": {"diffusion": {"diffusion.kind": "eps"}}}, seeds=(0,))
     (tmp_path / "plain" / "seed0").mkdir(parents=True)
     (tmp_path / "shared" / "seed0" / "diffusion").rename(tmp_path / "plain/seed0/diffusion")
-    with pytest.raises(ExperimentError, match=r"diffusion.kind = v and --config.diffusion.kind=e"):
+    with pytest.raises(ExperimentError, match=r"kind = None and --config.diffusion.kind=eps asks"):
         experiment.run(other, tmp_path, say=lambda text: None)
 
 
@@ -127,7 +140,9 @@ def test_the_table_says_whether_the_seeds_agree():
     assert "| b | 3 ± 1 | 1.25 ± 0.2 |" in table
     assert "best first: b, a. The same for each of the 2 seeds." in table
     agree["a"][1]["loss"] = 1.0
-    assert "The seeds disagree about b and a" in experiment_report.table(make(), agree)
+    assert "disagree about 1 of 1 pairs: b and a. Seeds of" in experiment_report.table(
+        make(), agree
+    )
     one = {case: seeds[:1] for case, seeds in agree.items()}
     alone = experiment_report.table(make(seeds=(0,)), one)
     assert "Seed 0.\n" in alone
