@@ -10,6 +10,7 @@
 | `realestate10k` | RealEstate10K layout, `--config.data.root=...` | one GPU |
 | `mvimgnet` | MVImgNet layout, `--config.data.root=...` | one GPU |
 | `captures` | folders with a transforms.json, `--config.data.root=...` | one GPU |
+| `re10k_2view` | RealEstate10K layout at 256 x 256, 2 + 3 views | one GPU; never run |
 | `paper` | RealEstate10K at 96 x 96, 6 + 6 views, full width | several accelerators; never run |
 
 Expected PSNR at encoded / held-out views of unseen scenes: default 21.8 to 22.1 / 20.2 to 20.4 dB
@@ -40,6 +41,7 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
         "realestate10k": _realestate10k,
         "mvimgnet": _mvimgnet,
         "captures": _captures,
+        "re10k_2view": _re10k_2view,
         "paper": _paper,
     }
     config = _laptop()
@@ -223,6 +225,31 @@ def _captures(config: ml_collections.ConfigDict) -> None:
     config.data.source = "transforms"
     config.data.reference = "middle"
     config.data.gap_max = 4
+
+
+def _re10k_2view(config: ml_collections.ConfigDict) -> None:
+    """Two views 256², for `evaluate --protocol=re10k_2view`; the split "test" is held out."""
+    _realestate10k(config)
+    config.data.height = config.data.width = 256
+    config.data.context_views, config.data.target_views = 2, 3
+    config.data.holdout = ("test/*",)
+    # From pixelSplat's nearest pairs in training to the widest of its evaluation index.
+    config.data.gap_min, config.data.gap_max = 25, 135
+    config.model.patch_size = 2
+    config.model.widths = (128, 192, 256)
+    config.model.attention_levels = (2,)
+    config.model.num_heads = 8
+    config.model.cross_view = ("resnet", "resnet", "attention")
+    config.model.dtype = "bfloat16"
+    config.model.remat = True
+    config.loss.context_views = 1
+    config.loss.perceptual = "lpips_vgg"
+    config.loss.perceptual_weight = 0.05
+    config.metrics.lpips = "vgg"
+    config.training.num_steps = 300_000
+    config.training.batch_size = 8
+    config.training.ema_decay = 0.9999
+    config.training.eval_every = config.training.save_every = 10_000
 
 
 def _paper(config: ml_collections.ConfigDict) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from lgs_jax import settings, tasks
 from lgs_jax.data import pipeline
+from lgs_jax.inference.evaluation import protocols
 from lgs_jax.models import frozen_autoencoder, parameters
 from lgs_jax.tasks import views
 from lgs_jax.training import optimizer
@@ -23,6 +24,7 @@ VARIANTS = [
     ("vae.py", None),
     ("vae.py", "rooms_small"),
     ("vae.py", "realestate10k"),
+    ("vae.py", "re10k_2view"),
     ("vae.py", "paper"),
     ("splat_fit.py", None),  # its other variants need the data at once
     ("diffusion.py", None),
@@ -164,6 +166,13 @@ def test_paper_variant_has_the_sizes_of_the_paper():
     assert posterior.mean.shape == (1, 6, 12, 12, 6)
     assert scene.means.shape == (1, 6 * 96 * 96, 3)
     assert parameters.count(params) > 100e6
+
+
+def test_the_two_view_variant_is_what_its_protocol_asks_for():
+    data = load("vae.py", "re10k_2view")["data"]
+    protocol = protocols.PROTOCOLS["re10k_2view"]
+    assert protocol.data.items() <= data.items()
+    assert data["target_views"] == protocol.target_views
 
 
 def test_an_unknown_variant_lists_the_known_ones():

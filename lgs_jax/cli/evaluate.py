@@ -79,6 +79,7 @@ def run(options: argparse.Namespace) -> None:
         evaluation.Options(
             protocol=options.protocol,
             num_scenes=options.num_scenes,
+            target_views=options.target_views,
             num_samples=options.num_samples,
             steps=options.steps,
             guidance=options.guidance,
@@ -138,7 +139,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     captures.add_flags(where.add_argument, "other data than the model's")
     add("--view-index", help="JSON file of the views of each scene, such as pixelSplat's")
-    add("--num-scenes", type=int, help="default: all that are held out")
+    add("--num-scenes", type=int, help="no more than are held out; default: all of them")
+    add(
+        "--target-views",
+        type=int,
+        help="T, held-out views of each scene; default: as many as encoded ones where there is "
+        "room for them between those",
+    )
     add("--num-samples", type=int, default=1, help="K, samples of each scene; default: 1")
     add("--steps", type=int, help="of the sampler; default: as the model says")
     add("--guidance", type=float, help="scale of guidance; default: as the model says")

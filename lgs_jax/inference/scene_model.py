@@ -207,13 +207,10 @@ class SceneModel:
         steps = own.steps if steps is None else steps
         if guidance_scale is None:
             guidance_scale = own.scales[images is not None]
-        if images is None and self.task.options.unconditional == 0:
-            raise ValueError(
-                "this model has always been shown a view (config.diffusion.unconditional=0); give "
-                "images and context_cameras"
-            )
         labels = self._check_request(class_label, guidance_scale, num_samples)
         known, context = self._known(images, context_cameras)
+        told = NO_CLASS not in labels
+        self.task.check_request(len(known), guidance_scale, class_told=told)
         together, mask = self._arrange(_one_set(cameras), context)
         scene = self._to_scene(together)
         everything = np.zeros((len(together), *self.image_size, 3), np.float32)
@@ -306,11 +303,6 @@ class SceneModel:
             raise ValueError(f"{num_samples=} must be at least 1")
         if not 0 <= guidance_scale < math.inf:
             raise ValueError(f"{guidance_scale=} must be finite and not negative")
-        if guidance_scale != 1.0 and self.task.options.unconditional == 0:
-            raise ValueError(
-                f"{guidance_scale=} needs a model that was trained with conditions left out "
-                "(config.diffusion.unconditional > 0); use 1"
-            )
         if class_label is None or isinstance(class_label, int | str | np.integer):
             return [self._label(class_label)] * num_samples
         if len(class_label) != num_samples:
@@ -342,12 +334,6 @@ class SceneModel:
         if images is None:
             return np.zeros((0, *self.image_size, 3), np.float32), None
         prepared, fitted = self._prepare(images, cameras)
-        most = self.task.options.max_known or self.num_views
-        if len(fitted) > most:
-            raise ValueError(
-                f"{len(fitted)} known views are more than the {most} that the model was trained "
-                "with; give fewer images"
-            )
         return np.asarray(prepared), fitted
 
     def _arrange(self, cameras: Cameras, context: Cameras | None) -> tuple[Cameras, np.ndarray]:

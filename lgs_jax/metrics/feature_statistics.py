@@ -25,25 +25,19 @@ class FeatureStatistics:
       count: N.
       mean: float64 [D].
       scatter: sum over the images of the outer products of their deviations, float64 [D, D].
-      batches: the features themselves, float32 [n, D] for each batch, if they were kept for the
-        kernel distance; otherwise None.
     """
 
     count: int
     mean: np.ndarray
     scatter: np.ndarray
-    batches: tuple[np.ndarray, ...] | None = None
 
     @classmethod
-    def of(
-        cls, features: Any, valid: Any | None = None, *, keep: bool = False
-    ) -> "FeatureStatistics":
+    def of(cls, features: Any, valid: Any | None = None) -> "FeatureStatistics":
         """The statistics of features [..., D].
 
         Args:
           features: as the network gives them.
           valid: where it is 0 [...], the features are left out; what pads a batch may be anything.
-          keep: whether to keep the features too, N x D numbers.
 
         Raises:
           ValueError: if the shapes do not fit or a value is not finite.
@@ -62,19 +56,17 @@ class FeatureStatistics:
         wide = rows.astype(np.float64)
         mean = wide.mean(axis=0) if len(wide) else np.zeros(wide.shape[1])
         deviations = wide - mean
-        kept = (rows.astype(np.float32),) if keep else None
-        return cls(len(wide), mean, deviations.T @ deviations, kept)
+        return cls(len(wide), mean, deviations.T @ deviations)
 
     def merge(self, other: "FeatureStatistics") -> "FeatureStatistics":
         """The statistics of both sets together.
 
         Raises:
-          ValueError: if they have another number of features, or only one kept its features.
+          ValueError: if they have another number of features.
         """
-        if self.mean.shape != other.mean.shape or (self.batches is None) != (other.batches is None):
+        if self.mean.shape != other.mean.shape:
             raise ValueError(
-                f"cannot merge statistics of {self.mean.size} and {other.mean.size} features, "
-                f"kept: {self.batches is not None} and {other.batches is not None}"
+                f"cannot merge statistics of {self.mean.size} and {other.mean.size} features"
             )
         count = self.count + other.count
         if not count:
@@ -85,7 +77,6 @@ class FeatureStatistics:
             count,
             self.mean + shift * (other.count / count),
             self.scatter + other.scatter + between,
-            None if self.batches is None else self.batches + other.batches,
         )
 
     @property
@@ -98,17 +89,6 @@ class FeatureStatistics:
         if self.count < 2:
             raise ValueError(f"a covariance needs 2 images or more, got {self.count}")
         return self.scatter / (self.count - 1)
-
-    @property
-    def features(self) -> np.ndarray:
-        """The features kept, float32 [N, D].
-
-        Raises:
-          ValueError: if they were not.
-        """
-        if self.batches is None:
-            raise ValueError("the features were not kept; make the statistics with keep=True")
-        return np.concatenate(self.batches)
 
 
 def metric_name(network: FeatureNetwork, inception: str, other: str) -> str:

@@ -55,6 +55,74 @@ class Denoising:
                 f"config.sampler.stop={self.sampler.stop} must lie above {low} and at most at "
                 f"{high}, the log-SNRs of config.diffusion; change it, or leave it out"
             )
+        self.check_sampler()
+
+    def check_sampler(self, class_told: bool | None = None) -> None:
+        """Refuses guidance of the sampler that the network is not trained for.
+
+        Raises:
+          lgs_jax.settings.SettingsError: see `check_request`.
+        """
+        known = 0 if self.options.unconditional else 1  # both are met in training
+        for scale in self.sampler.scales:
+            self.check_request(
+                known, scale, class_told=class_told, scale_name="config.sampler.guidance"
+            )
+
+    def check_request(
+        self,
+        known: int,
+        guidance_scale: float,
+        *,
+        class_told: bool | None = None,
+        scale_name: str = "guidance_scale",
+    ) -> None:
+        """Refuses to draw samples under conditions that the network never met in training.
+
+        Args:
+          known: number of known views.
+          guidance_scale: of classifier-free guidance; 1: none.
+          class_told: whether the class (or representation) is told; None: for a network that takes
+            none.
+          scale_name: of the scale, for the message.
+
+        Raises:
+          lgs_jax.settings.SettingsError: that says what was never met, and what to do.
+        """
+        options, most = self.options, self.options.max_known or self.num_views
+        guided = guidance_scale != 1.0
+        if known > most:
+            raise settings.SettingsError(
+                f"{known} known views are more than the {most} that the model was trained with "
+                "(config.diffusion.max_known); give fewer"
+            )
+        if known and options.unconditional == 1:
+            raise settings.SettingsError(
+                f"{known} known views, but this model has never been shown one "
+                "(config.diffusion.unconditional=1); draw from nothing"
+            )
+        if not known and options.unconditional == 0:
+            raise settings.SettingsError(
+                "this model has always been shown a view (config.diffusion.unconditional=0); give "
+                "images and context_cameras, or evaluate by a protocol that shows a view"
+            )
+        if guided and options.unconditional == 0:
+            raise settings.SettingsError(
+                f"{scale_name}={guidance_scale:g} needs a model that was trained with conditions "
+                "left out (config.diffusion.unconditional > 0); use 1"
+            )
+        if class_told is None or options.class_drop > 0:
+            return
+        if guided:
+            raise settings.SettingsError(
+                f"{scale_name}={guidance_scale:g} needs a model that was trained with classes and "
+                "representations left out (config.diffusion.class_drop > 0); use 1"
+            )
+        if not class_told:
+            raise settings.SettingsError(
+                "this model has always been told the class (config.diffusion.class_drop=0); give "
+                "class_label, or evaluate with --tell-class"
+            )
 
     def denoise_fn(self, network: Network, condition: Conditioning) -> samplers.DenoiseFn:
         """The network under a condition: (z [B, V, ...], log_snr [B]) -> Prediction."""

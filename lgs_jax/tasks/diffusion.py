@@ -65,6 +65,7 @@ class DiffusionTask:
         self.reference = shared.reference
         self.image_size = image_size
         self.representations = representations
+        shared.check_sampler(self._told(True))
         self.schedule = shared.options.make_schedule()
         height, width = image_size
         draw = functools.partial(render, height=height, width=width, depth_mode=None)
@@ -83,6 +84,25 @@ class DiffusionTask:
             key, latents, jnp.zeros(1), cameras, self.image_size, latents, mask
         )
         return variables["params"]
+
+    def check_request(self, known: int, guidance_scale: float, *, class_told: bool) -> None:
+        """Refuses to draw samples under untrained conditions; see `Denoising.check_request`.
+
+        Args:
+          known: number of known views.
+          guidance_scale: of classifier-free guidance; 1: none.
+          class_told: whether the class is told.
+
+        Raises:
+          lgs_jax.settings.SettingsError: if the network never met that in training.
+        """
+        self.shared.check_request(known, guidance_scale, class_told=self._told(class_told))
+
+    def _told(self, class_told: bool) -> bool | None:
+        """`class_told` as `Denoising.check_request` takes it: None where nothing can be told."""
+        if self.model.num_classes:
+            return class_told
+        return True if self.model.representation_size else None
 
     def describe(self, params: Any) -> str:
         """The table of parameters."""

@@ -73,6 +73,7 @@ class PixelDiffusionTask:
     ):
         self.model = settings.build(pixel_denoiser.PixelDenoiser, model, "config.model")
         self.shared = shared
+        shared.check_sampler(True if self.model.num_classes else None)
         self.options = shared.options
         self.sampler = shared.sampler
         self.num_views = shared.num_views

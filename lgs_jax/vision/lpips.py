@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.vision import trunks
+from lgs_jax.vision import array_files, trunks
 from lgs_jax.vision import weights as weight_files
 from lgs_jax.vision.weights import WeightsMissing
 
@@ -94,11 +94,13 @@ class Lpips:
       params: its frozen weights.
       resize_to: images with a side shorter than this are enlarged first (bilinearly, each side to
         at least this many pixels); None: they are taken as they are.
+      checksum: SHA-256 of the weight file; empty for weights that come from none.
     """
 
     net: LpipsNet
     params: Any
     resize_to: int | None = None
+    checksum: str = ""
 
     def __post_init__(self):
         shortest = trunks.min_size(self.net.trunk)
@@ -175,5 +177,6 @@ def load(
       ValueError: if the trunk is unknown or the file does not fit.
     """
     net = LpipsNet(trunk, precision)
-    params = flax.traverse_util.unflatten_dict(weight_files.load(trunk, weights), sep=".")
-    return Lpips(net, params, resize_to)
+    path = weight_files.locate(trunk, weights)
+    params = flax.traverse_util.unflatten_dict(weight_files.load(trunk, path), sep=".")
+    return Lpips(net, params, resize_to, array_files.checksum(path))

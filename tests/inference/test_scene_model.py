@@ -221,6 +221,9 @@ def test_guidance_needs_a_model_trained_for_it(given):
         )
     with pytest.raises(ValueError, match=r"always been shown a view .* give images and context"):
         always_shown.sample(jax.random.key(0), cameras, guidance_scale=1.0)
+    always_told = make_model(class_drop=0.0)
+    with pytest.raises(ValueError, match="always been told the class"):
+        always_told.sample(jax.random.key(0), cameras, class_label=[0, None], num_samples=2)
 
 
 def test_samples_that_are_not_finite_are_refused(model, given):

@@ -14,9 +14,8 @@ from lgs_jax.metrics.feature_statistics import FeatureStatistics
 FEATURES = (100 + np.random.default_rng(0).normal(size=(23, 5))).astype(np.float32)
 
 
-def merged(parts, **options):
-    statistics = (FeatureStatistics.of(part, **options) for part in parts)
-    return functools.reduce(FeatureStatistics.merge, statistics)
+def merged(parts):
+    return functools.reduce(FeatureStatistics.merge, map(FeatureStatistics.of, parts))
 
 
 @pytest.mark.parametrize("cuts", [[], [1], [2, 3, 17], [0, 0, 22, 23]])
@@ -31,16 +30,8 @@ def test_uneven_parts_give_the_statistics_of_the_whole(cuts):
 def test_padding_is_left_out():
     padded = np.concatenate([FEATURES, np.full((3, 5), np.nan, np.float32)]).reshape(2, 13, 5)
     valid = np.r_[np.ones(23), np.zeros(3)].reshape(2, 13)
-    got = FeatureStatistics.of(jnp.asarray(padded), valid, keep=True)
+    got = FeatureStatistics.of(jnp.asarray(padded), valid)
     np.testing.assert_allclose(got.covariance, merged([FEATURES]).covariance, rtol=1e-12)
-    np.testing.assert_array_equal(got.features, FEATURES)
-
-
-def test_features_are_kept_in_order():
-    got = merged(np.split(FEATURES, [4, 11]), keep=True)
-    np.testing.assert_array_equal(got.features, FEATURES)
-    with pytest.raises(ValueError, match="keep=True"):
-        _ = merged([FEATURES]).features
 
 
 def test_what_does_not_fit_is_refused():
@@ -52,8 +43,6 @@ def test_what_does_not_fit_is_refused():
         _ = merged([FEATURES[:1]]).covariance
     with pytest.raises(ValueError, match="5 and 4 features"):
         merged([FEATURES, FEATURES[:, :4]])
-    with pytest.raises(ValueError, match="kept: True and False"):
-        FeatureStatistics.of(FEATURES, keep=True).merge(FeatureStatistics.of(FEATURES))
 
 
 @pytest.mark.parametrize(

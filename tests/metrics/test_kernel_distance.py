@@ -55,6 +55,52 @@ def test_subsets_scatter_around_all_pairs():
     assert abs(mean - kernel_distance.distance(a, b)) < 4 * deviation / np.sqrt(200)
 
 
+@pytest.mark.parametrize("block", [4, 1024])
+def test_pairs_of_different_scenes_by_loops(block):
+    a, b = RNG.normal(size=(2, 5, 3, 4))
+
+    def kernel(x, y):
+        return (float(np.dot(x, y)) / 4 + 1) ** 3
+
+    def mean(order):
+        pairs = [(a[s], b[s], a[t], b[t]) for s in order for t in order if s != t]
+        values = [
+            np.mean([[kernel(p, r) for r in zs] for p in xs])
+            + np.mean([[kernel(q, t) for t in ws] for q in ys])
+            - np.mean([[kernel(p, t) for t in ws] for p in xs])
+            - np.mean([[kernel(q, r) for r in zs] for q in ys])
+            for xs, ys, zs, ws in pairs
+        ]
+        return np.mean(values)
+
+    value, draws = kernel_distance.scene_bootstrap(a, b, resamplings=3, seed=1, block=block)
+    np.testing.assert_allclose(value, mean(range(5)), rtol=1e-10)
+    counts = np.random.default_rng(1).multinomial(5, np.full(5, 0.2), size=3)
+    wanted = [mean(np.repeat(np.arange(5), count)) for count in counts]
+    np.testing.assert_allclose(draws, wanted, rtol=1e-10)
+
+
+def test_scenes_that_are_drawn_again_spread_as_new_scenes_do():
+    """The bootstrap's deviation is that of the distance over sets of scenes, and so is its mean."""
+    rng = np.random.default_rng(2)
+
+    def sets():
+        place = rng.normal(size=(40, 1, 3))  # images of a scene are alike
+        return place + 0.3 * rng.normal(size=(40, 2, 3)), 1.4 * place + 0.4
+
+    found = []
+    for _ in range(100):
+        a, b = sets()
+        value, draws = kernel_distance.scene_bootstrap(a, np.repeat(b, 2, axis=1), resamplings=100)
+        found.append((value, draws.std(), draws.mean()))
+    values, deviations, means = np.array(found).T
+    # 100 values give their deviation to about 7 %.
+    assert np.mean(deviations) == pytest.approx(values.std(), rel=0.3)
+    assert abs(np.mean(means - values)) < 0.2 * values.std()
+    with pytest.raises(ValueError, match="2 scenes or more"):
+        kernel_distance.scene_bootstrap(a[:1], a[:1])
+
+
 def test_bad_sets_are_refused():
     with pytest.raises(ValueError, match="13 and 9; take smaller subsets"):
         kernel_distance.subset_distance(A, B)

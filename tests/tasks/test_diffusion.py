@@ -366,6 +366,14 @@ def test_visuals(task, params, frozen, monkeypatch):
             {"sampler": {"stop": 13.0}},
             r"sampler\.stop=13\.0 must lie above -12\.0 and at most at 12",
         ),
+        (
+            {"sampler": {"guidance_known": 2.0}, "diffusion": {"unconditional": 0.0}},
+            r"config\.sampler\.guidance=2 needs .* \(config\.diffusion\.unconditional > 0\)",
+        ),
+        (
+            {"sampler": {"guidance": 3.0}, "diffusion": {"class_drop": 0.0}},
+            r"config\.sampler\.guidance=3 needs .* \(config\.diffusion\.class_drop > 0\)",
+        ),
         ({"model": {"latent_channels": 6}}, r"latent_channels=6, but the autoencoder's is 2"),
         ({"model": {"compression": 8}}, r"compression=8, but the autoencoder's is 4"),
         ({"model": {"widths": (8,) * 4}}, r"config\.data\.height=16 must be a multiple of 32"),
@@ -382,3 +390,24 @@ def test_groups_that_the_task_does_not_read_are_refused(frozen):
     config = make_config() | {"loss": {"l1": 1.0}}
     with pytest.raises(settings.SettingsError, match=r"unknown key config\.loss"):
         make_task("diffusion", config, frozen)
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "message"),
+    [
+        ({"max_known": 1}, (2, 1.0, True), "2 known views are more than the 1"),
+        ({"unconditional": 1.0}, (1, 1.0, True), "never been shown one"),
+        ({"unconditional": 0.0}, (0, 1.0, True), "always been shown a view"),
+        ({"unconditional": 0.0}, (1, 2.0, True), r"guidance_scale=2 needs .*unconditional > 0"),
+        ({"class_drop": 0.0}, (1, 0.5, True), r"guidance_scale=0\.5 needs .*class_drop > 0"),
+        ({"class_drop": 0.0}, (1, 1.0, False), "always been told the class"),
+    ],
+)
+def test_what_was_never_met_in_training_is_not_drawn(frozen, trained, asked, message):
+    known, scale, told = asked
+    with pytest.raises(settings.SettingsError, match=message):
+        make(frozen, diffusion=trained).check_request(known, scale, class_told=told)
+    make(frozen).check_request(known, scale, class_told=told)
+    if "class" in message:  # a network without classes misses none
+        classless = make(frozen, diffusion=trained, model={"num_classes": 0})
+        classless.check_request(known, scale, class_told=told)

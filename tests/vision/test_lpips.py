@@ -1,5 +1,6 @@
 """Tests of LPIPS against a plain NumPy version of its graph and values of the reference."""
 
+import hashlib
 import importlib.util
 
 import flax.traverse_util
@@ -228,6 +229,7 @@ def test_load_reads_a_file(tmp_path):
     np.savez(tmp_path / "w.npz", **random_weights("alex"))
     got = lpips.load("alex", str(tmp_path / "w.npz"), resize_to=50)
     assert (got.net.trunk, got.resize_to) == ("alex", 50)
+    assert got.checksum == hashlib.sha256((tmp_path / "w.npz").read_bytes()).hexdigest()
     jax.tree.map(np.testing.assert_array_equal, got.params, network("alex").params)
 
 

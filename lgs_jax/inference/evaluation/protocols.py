@@ -1,7 +1,8 @@
 """What a model is shown, what it is compared with, and which data that needs.
 
-The paper renders every scene at its V encoded views and at as many held-out ones half-way between
-them, and pools both; so do the groups "all" of every protocol here.
+The paper renders every scene at its V encoded views and at V held-out ones half-way between them,
+and pools both. So do the groups "all" here, wherever the data's settings leave room for V frames
+between the encoded ones; see `target_views`.
 """
 
 import dataclasses
@@ -28,12 +29,14 @@ class Protocol:
       summary: in a sentence.
       known: views that the denoiser is told: "none", "reference" or "all"; "autoencoder" leaves the
         denoiser out and decodes the encoded views.
-      data: keys of `DataSettings` that it fixes.
+      data: keys of `DataSettings` that the model must have been trained with.
+      target_views: T that it fixes; None: see `target_views`.
     """
 
     summary: str
     known: Literal["none", "reference", "all", "autoencoder"]
     data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    target_views: int | None = None
 
     @property
     def samples(self) -> bool:
@@ -61,13 +64,69 @@ PROTOCOLS = {
     "re10k_2view": Protocol(
         "RealEstate10K at 256 x 256 from two views, in pixelSplat's choice of views",
         "autoencoder",
-        {"height": 256, "width": 256, "context_views": 2, "target_views": 3},
+        {"height": 256, "width": 256, "context_views": 2},
+        target_views=3,
     ),
 }
 
 
-def data_settings(name: str, model: SceneModel, changes: dict[str, Any]) -> DataSettings:
-    """The data of a protocol: the model's own, with `changes`.
+def room_between(data: DataSettings) -> int | None:
+    """How many frames of a scene lie between its encoded views at most; None: as many as it has."""
+
+    def of_part(part: DataSettings) -> list[int]:
+        gaps, limits = part.context_views - 1, []
+        if part.gap_max is not None:
+            limits.append(gaps * (part.gap_max - 1))
+        if part.source == "procedural":
+            limits.append(part.num_frames - part.context_views)
+        return limits
+
+    return min((limit for part, _ in data.parts for limit in of_part(part)), default=None)
+
+
+def target_views(protocol: Protocol, data: DataSettings, asked: int | None = None) -> int:
+    """T of a protocol: what it fixes, else what is asked for, else V.
+
+    Where the settings leave no room for V between the encoded views, or a file chooses the views,
+    it is that of the data, as in training. T does not change which views are encoded, but where
+    they are chosen by overlap and a scene has hardly enough frames.
+
+    Raises:
+      ValueError: if the protocol fixes another T than the one asked for.
+    """
+    fixed = protocol.target_views
+    if fixed is not None and asked not in (None, fixed):
+        raise ValueError(
+            f"target_views={asked}, but the protocol ({protocol.summary}) has {fixed}; leave it out"
+        )
+    if fixed or asked:
+        return fixed or asked
+    room = room_between(data)
+    fits = not data.view_index and (room is None or room >= data.context_views)
+    return data.context_views if fits else data.target_views
+
+
+def describe_views(data: DataSettings) -> str:
+    """How many views a scene is scored at, and where the held-out ones lie, for the reader."""
+    text = f"{data.context_views} encoded and {data.target_views} held-out views of each scene"
+    room = room_between(data)
+    if data.view_index:
+        return f"{text}, as {data.view_index} chooses them"
+    if room is not None and room < data.target_views:
+        return f"{text}; {room} frames lie between the encoded views, so others lie beyond them"
+    return f"{text}, these between the encoded ones"
+
+
+def data_settings(
+    name: str, model: SceneModel, changes: dict[str, Any], asked: int | None = None
+) -> DataSettings:
+    """The data of a protocol: the model's own, with `changes` and the protocol's `target_views`.
+
+    Args:
+      name: of the protocol.
+      model: what is evaluated.
+      changes: keys of its data settings.
+      asked: see `target_views`.
 
     Raises:
       ValueError: if the protocol is unknown, or the model or the data are not made for it.
@@ -94,4 +153,4 @@ def data_settings(name: str, model: SceneModel, changes: dict[str, Any]) -> Data
             "(evaluation_index_re10k.json): give --view-index"
         )
     model.frozen.check_data(data)
-    return data
+    return dataclasses.replace(data, target_views=target_views(protocol, data, asked))

@@ -30,6 +30,7 @@ class Records:
     """
 
     def __init__(self, folder: pathlib.Path, request: Mapping[str, Any]):
+        self.folder = folder
         self._parts = folder / "parts"
         path = folder / REQUEST
         request = json.loads(json.dumps(request))

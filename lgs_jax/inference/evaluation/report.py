@@ -38,7 +38,7 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"# {results['protocol']}: {results['summary']}",
         "",
         f"{request['model']}, {results['num_scenes']} scenes, {count} sample{'s' * (count > 1)} of "
-        f"each, seed {request['seed']}; data {results['data_sha256'][:16]}"
+        f"each, seed {request['seed']}; {results['views']}; data {results['data_sha256'][:16]}"
         + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
         "",
     ]
@@ -64,10 +64,10 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines += [""]
     lines += ["| measure | value |", "| --- | --- |"]
     lines += [f"| {name} | {_figure(name, value)} |" for name, value in results["scene"].items()]
-    lines += [f"| {name} | {value:.4g} |" for name, value in results["distances"].items()]
+    lines += [f"| {name} | {_distance(value)} |" for name, value in results["distances"].items()]
     for name, title in _NEAREST.items() if "nearest" in results else ():
         lines += [f"| {title} | {results['nearest'][name]:.4g} |"]
-    lines += ["", "In brackets: 95 % intervals of the mean, by bootstrap over scenes.", ""]
+    lines += ["", "In brackets: 95 % intervals, by bootstrap over scenes.", ""]
     return "\n".join(lines)
 
 
@@ -111,3 +111,10 @@ def _figure(name: str, value: Mapping[str, float]) -> str:
         return "none"
     low, high = (f"{value[end]:.{digits}f}" for end in ("low", "high"))
     return f"{value['mean']:.{digits}f} [{low}, {high}]"
+
+
+def _distance(value: float | Mapping[str, float]) -> str:
+    """A number, or mean [low, high]."""
+    if not isinstance(value, Mapping):
+        return f"{value:.4g}"
+    return f"{value['mean']:.4g} [{value['low']:.4g}, {value['high']:.4g}]"

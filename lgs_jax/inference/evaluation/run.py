@@ -7,24 +7,27 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import grain
-import jax
 import numpy as np
 
-import lgs_jax
 from lgs_jax.data import assemble, pipeline, progress
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import encode_latents
-from lgs_jax.inference.evaluation import nearest, protocols, records, report, scoring, summary
+from lgs_jax.inference.evaluation import (
+    distances,
+    nearest,
+    protocols,
+    records,
+    report,
+    scoring,
+    summary,
+    versions,
+)
 from lgs_jax.inference.scene_model import SceneModel
-from lgs_jax.metrics import frechet, kernel_distance
-from lgs_jax.metrics.feature_statistics import FeatureStatistics
 from lgs_jax.tasks import panels
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
 from lgs_jax.vision.features import FeatureNetwork
@@ -39,7 +42,9 @@ class Options:
 
     Attributes:
       protocol: a name in `protocols.PROTOCOLS`.
-      num_scenes: the first so many of the evaluation's order; None: all.
+      num_scenes: the first so many of the evaluation's order, no more than there are; None: all.
+      target_views: T; None: as many as encoded views where there is room for them between those,
+        see `protocols.target_views`.
       num_samples: K, for protocols that draw samples.
       steps, guidance: of the sampler; None: as the model says.
       tell_class: whether the denoiser is told the class of the scene.
@@ -53,6 +58,7 @@ class Options:
 
     protocol: str
     num_scenes: int | None = None
+    target_views: int | None = None
     num_samples: int = 1
     steps: int | None = None
     guidance: float | None = None
@@ -67,8 +73,10 @@ class Options:
         for name in ("num_samples", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.num_scenes is not None and self.num_scenes < 1:
-            raise ValueError(f"num_scenes={self.num_scenes} must be at least 1")
+        for name in ("num_scenes", "target_views"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value} must be at least 1")
         for name in ("gallery", "nearest_training"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must not be negative")
@@ -106,34 +114,18 @@ def evaluate(
     """
     folder = pathlib.Path(folder)
     protocol = protocols.PROTOCOLS.get(options.protocol)
-    data = protocols.data_settings(options.protocol, model, dict(changes or {}))
+    data = protocols.data_settings(
+        options.protocol, model, dict(changes or {}), options.target_views
+    )
     sampler = _sampler(model, protocol, options)
-    if options.nearest_training and (protocol.compares or network is None):
-        raise ValueError(
-            "nearest_training is for samples from nothing and measures distances of features: take "
-            "the protocol unconditional and a feature network, or leave it out"
-        )
-    source = pipeline.make_source(data, "eval")
-    say(source.report.summary())
-    if source.report.findings and not options.allow_left_out:
-        raise ValueError(
-            f"the data have {len(source.report.bad_scenes)} scenes and "
-            f"{len(source.report.bad_frames)} frames that cannot be used, so the figures would be "
-            "those of other data; mend them, or allow it"
-        )
-    count = min(options.num_scenes or len(source), len(source))
-    request = {
-        "model": name,
-        "parameters": encode_latents.parameter_hash((model.frozen.params, model.params)),
-        **dataclasses.asdict(options),
-        "num_scenes": count,
-        "sampler": dataclasses.asdict(sampler) if sampler else None,
-        "data": dataclasses.asdict(data),
-        "lpips": lpips and {"trunk": lpips.net.trunk, "resize_to": lpips.resize_to},
+    _check_nearest(options, protocol, network)
+    source = _held_out(data, options, say)
+    shown = protocols.describe_views(data)
+    say(shown)
+    request = _request(model, name, options, source, data, sampler) | {
+        "lpips": lpips and _weights_of(lpips),
         "network": network and {"name": network.name, "checksum": network.checksum},
     }
-    for key in ("gallery", "nearest_training"):  # the scores do not depend on them
-        del request[key]
     kept = records.Records(folder, request)
     scorer = scoring.Scorer(
         model,
@@ -146,40 +138,30 @@ def evaluate(
         network=network,
         statistics=None if statistics is None else pathlib.Path(statistics),
     )
+    count = request["num_scenes"]
     num_parts = _score(kept, scorer, source, data, options.batch_size, count, say)
     found = kept.read(num_parts)
     groups = summary.view_groups(protocol.known_mask(model), data.target_views)
     results = {
         "protocol": options.protocol,
         "summary": protocol.summary,
+        "views": shown,
         "request": request,
         "left_out": len(source.report.findings),
-        "versions": _versions(),
+        "versions": versions.found(),
         "data_sha256": _combined(found),
         "num_scenes": len(found),
         "scores": summary.scores(found, groups),
         "scene": summary.scene_means(found),
-        "distances": _distances(kept, num_parts, found, network),
+        "distances": distances.measure(kept, num_parts, network),
         "scenes": found,
     }
     show = functools.partial(_show, scorer, source, data, options.batch_size)
     paths = [folder / "results.json"]
     if options.nearest_training:
-        training = pipeline.make_source(data, "train")
-        say(training.report.summary())
-        held_out, samples = _at_reference(kept, num_parts, model.task.reference)
-        near = nearest.find(
-            scorer,
-            training,
-            data,
-            samples=samples,
-            held_out=held_out,
-            num_scenes=options.nearest_training,
-            batch_size=options.batch_size,
-            say=say,
-        )
+        near, picture = _nearest(kept, scorer, model, data, found, show, options, say)
         results["nearest"] = near.figures()
-        paths.append(nearest.draw(folder, near, training, data, found, show, model.task.reference))
+        paths.append(picture)
     records.write_json(paths[0], results)
     paths += report.write(folder, results)
     chosen = report.choose(found, groups, options.gallery)
@@ -189,6 +171,58 @@ def evaluate(
     for path in paths:
         say(str(path))
     return results
+
+
+def _check_nearest(
+    options: Options, protocol: protocols.Protocol, network: FeatureNetwork | None
+) -> None:
+    if options.nearest_training and (protocol.compares or network is None):
+        raise ValueError(
+            "nearest_training is for samples from nothing and measures distances of features: take "
+            "the protocol unconditional and a feature network, or leave it out"
+        )
+
+
+def _held_out(data: DataSettings, options: Options, say: Say) -> Source:
+    """The scenes to score; refuses data that are not whole and more scenes than there are."""
+    source = pipeline.make_source(data, "eval")
+    say(source.report.summary())
+    if source.report.findings and not options.allow_left_out:
+        raise ValueError(
+            f"the data have {len(source.report.bad_scenes)} scenes and "
+            f"{len(source.report.bad_frames)} frames that cannot be used, so the figures would be "
+            "those of other data; mend them, allow it, or, where scenes have too few frames for "
+            f"{data.context_views} + {data.target_views} views, ask for fewer target_views"
+        )
+    if options.num_scenes is not None and options.num_scenes > len(source):
+        raise ValueError(
+            f"num_scenes={options.num_scenes}, but the data hold out {len(source)} scenes; ask for "
+            "no more, or leave it out for all of them"
+        )
+    return source
+
+
+def _request(
+    model: SceneModel,
+    name: str,
+    options: Options,
+    source: Source,
+    data: DataSettings,
+    sampler: SamplerSettings | None,
+) -> dict[str, Any]:
+    """What the scores of a folder depend on, beside the networks that measure."""
+    asked = dataclasses.asdict(options)
+    for key in ("gallery", "nearest_training"):  # the scores do not depend on them
+        del asked[key]
+    return {
+        "model": name,
+        "parameters": encode_latents.parameter_hash((model.frozen.params, model.params)),
+        **asked,
+        "num_scenes": options.num_scenes or len(source),
+        "target_views": data.target_views,
+        "sampler": dataclasses.asdict(sampler) if sampler else None,
+        "data": dataclasses.asdict(data),
+    }
 
 
 def _sampler(
@@ -201,9 +235,12 @@ def _sampler(
             raise ValueError("tell_class is for a model with classes; this one has none")
         if options.guidance is not None:
             asked["guidance_known"] = options.guidance
-        return dataclasses.replace(
+        sampler = dataclasses.replace(
             model.task.sampler, **{key: value for key, value in asked.items() if value is not None}
         )
+        known = int(protocol.known_mask(model).sum())
+        model.task.check_request(known, sampler.scales[known > 0], class_told=options.tell_class)
+        return sampler
     idle = {"num_samples": 1, "steps": None, "guidance": None, "tell_class": False}
     for key, value in idle.items():
         if getattr(options, key) != value:
@@ -212,6 +249,15 @@ def _sampler(
                 f"{options.protocol}, which draws no samples; leave it out"
             )
     return None
+
+
+def _weights_of(lpips: Lpips) -> dict[str, Any]:
+    """Which LPIPS is measured."""
+    return {
+        "trunk": lpips.net.trunk,
+        "resize_to": lpips.resize_to,
+        "checksum": lpips.checksum or encode_latents.parameter_hash(lpips.params),
+    }
 
 
 def _score(
@@ -262,40 +308,34 @@ def _combined(found: Sequence[Mapping[str, Any]]) -> str:
     return hashlib.sha256("\n".join(record["sha256"] for record in found).encode()).hexdigest()
 
 
-def _distances(
-    kept: records.Records, num_parts: int, found: Sequence[Any], network: FeatureNetwork | None
-) -> dict[str, Any]:
-    """Distances between the features of all true and all rendered images."""
-    if network is None:
-        return {}
-    sides = []
-    for side in (0, 1):
-        each = (
-            FeatureStatistics.of(kept.features(number)[side], keep=True)
-            for number in range(num_parts)
-        )
-        merged = next(each)
-        for statistics in each:
-            merged = merged.merge(statistics)
-        sides.append(merged)
-    true, rendered = sides
-    size = min(kernel_distance.SUBSET_SIZE, true.count)
-    mean, deviation = kernel_distance.subset_distance(
-        true.features, rendered.features, subset_size=size
+def _nearest(
+    kept: records.Records,
+    scorer: scoring.Scorer,
+    model: SceneModel,
+    data: DataSettings,
+    found: Sequence[Mapping[str, Any]],
+    show: Callable[[Sequence[int]], tuple[np.ndarray, np.ndarray]],
+    options: Options,
+    say: Say,
+) -> tuple[nearest.Nearest, pathlib.Path]:
+    """What the samples may have been copied from, and the picture of it."""
+    # Held-out views are not compared; scenes that were trained on must not lack frames for them.
+    data = dataclasses.replace(data, target_views=model.data.target_views)
+    training, reference = pipeline.make_source(data, "train"), model.task.reference
+    say(training.report.summary())
+    num_parts = -(-len(found) // options.batch_size)
+    held_out, samples = distances.at_view(kept, num_parts, reference)
+    near = nearest.find(
+        scorer,
+        training,
+        data,
+        samples=samples,
+        held_out=held_out,
+        num_scenes=options.nearest_training,
+        batch_size=options.batch_size,
+        say=say,
     )
-    return {
-        frechet.metric_name(network): frechet.distance(true, rendered),
-        kernel_distance.metric_name(network): mean,
-        f"{kernel_distance.metric_name(network)}_deviation": deviation,
-        "images": true.count,
-        "subset_size": size,
-    }
-
-
-def _at_reference(kept: records.Records, num_parts: int, reference: int) -> list[np.ndarray]:
-    """Features [N, D] of the photographs and of the samples at the reference view."""
-    parts = [kept.features(number) for number in range(num_parts)]
-    return [np.concatenate([part[side][:, reference] for part in parts]) for side in (0, 1)]
+    return near, nearest.draw(kept.folder, near, training, data, found, show, reference)
 
 
 def _show(
@@ -317,14 +357,3 @@ def _show(
         true += list(np.concatenate(photographs, axis=1)[: len(part)])
         rendered += list(panels.to_uint8(scorer.render(batch, 0).rgb)[: len(part)])
     return np.stack(true), np.stack(rendered)
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "lgs_jax": lgs_jax.__version__,
-        "jax": jax.__version__,
-        "numpy": np.__version__,
-        "grain": grain.__version__,
-        "python": platform.python_version(),
-        "device": jax.devices()[0].device_kind,
-    }

@@ -16,8 +16,7 @@ import numpy as np
 
 from lgs_jax.inference.evaluation.protocols import Protocol
 from lgs_jax.inference.scene_model import SceneModel
-from lgs_jax.metrics import consistency, diversity, image, statistics_cache
-from lgs_jax.metrics.feature_statistics import FeatureStatistics
+from lgs_jax.metrics import consistency, diversity, feature_cache, image
 from lgs_jax.models import conditioning
 from lgs_jax.rendering.api import Rendering, render
 from lgs_jax.tasks import encoding, views
@@ -146,18 +145,25 @@ class Scorer:
         return render(scene, both.cameras, height=height, width=width)
 
     def photograph_features(self, images: Array) -> np.ndarray:
-        """Features [B, F, D] of photographs [B, F, H, W, 3], the same in every evaluation."""
+        """Features [B, F, D] of photographs [B, F, H, W, 3], the same in every evaluation.
 
-        def compute() -> FeatureStatistics:
+        Raises:
+          ValueError: if they are not finite, or their file is damaged.
+        """
+
+        def compute() -> np.ndarray:
             features = np.asarray(self._network(images))
-            return FeatureStatistics.of(features.reshape(-1, features.shape[-1]), keep=True)
+            if not np.isfinite(features).all():
+                raise ValueError("features of photographs are not finite; look at the weights")
+            return features.reshape(-1, features.shape[-1])
 
         if self._statistics is None:
-            return compute().features.reshape(*images.shape[:2], -1)
-        seen = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
-        origin = statistics_cache.Origin.of(self._network, seen, *images.shape[2:4])
-        kept = statistics_cache.cached(self._statistics, origin, compute, keep=True)
-        return kept.features.reshape(*images.shape[:2], -1)
+            found = compute()
+        else:
+            seen = hashlib.sha256(np.ascontiguousarray(images)).hexdigest()
+            origin = feature_cache.Origin.of(self._network, seen, *images.shape[2:4])
+            found = feature_cache.cached(self._statistics, origin, compute)
+        return found.reshape(*images.shape[:2], -1)
 
     def _measure_diversity(self, images: Array) -> dict[str, Array]:
         """How much K samples [K, B, F, H, W, 3] differ at F views that were not given [B]."""

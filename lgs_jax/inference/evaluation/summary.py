@@ -77,10 +77,16 @@ def interval(values: np.ndarray, *, seed: int = 0) -> dict[str, float]:
     means = [
         values[generator.integers(values.size, size=values.size)].mean() for _ in range(RESAMPLINGS)
     ]
-    low, high = np.quantile(means, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = ends(means)
     return {
         "mean": float(values.mean()),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "count": int(values.size),
     }
+
+
+def ends(resampled: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """The ends of the 95 % interval that values over resampled sets give."""
+    low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return float(low), float(high)

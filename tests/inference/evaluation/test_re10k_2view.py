@@ -49,7 +49,7 @@ def test_every_scene_of_the_index_is_scored_at_its_views(scenes, tmp_path, capsy
         "root": str(root),
         "holdout": ("test/*",),
         "context_views": 2,
-        "target_views": 3,
+        "target_views": 1,  # a model that was trained with another number is none the worse
         "height": SIZE,
         "width": SIZE,
     }

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+import subprocess
 import types
 
 import jax
@@ -17,7 +19,7 @@ from lgs_jax.data.report import Finding
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.data.sources.procedural import ProceduralSource
 from lgs_jax.inference import scene_model
-from lgs_jax.inference.evaluation import nearest, protocols, run, scoring
+from lgs_jax.inference.evaluation import nearest, protocols, run, scoring, versions
 from lgs_jax.metrics import image
 from lgs_jax.rendering.api import render
 from lgs_jax.vision.features import FeatureNetwork
@@ -37,13 +39,13 @@ MODEL = {
 DATA = tiny.CONFIG["data"] | {"num_scenes": 30}
 
 
-@pytest.fixture(scope="module")
-def model():
+def make_model(**diffusion):
     config = {
         "task": "diffusion",
         "data": DATA,
         "model": MODEL,
         "sampler": {"steps": 2},
+        "diffusion": diffusion,
     }
     frozen = tiny.make()
     task = tasks.make_task("diffusion", config, frozen)
@@ -51,6 +53,11 @@ def model():
     return scene_model.SceneModel(
         frozen, task, params, data=settings.build(DataSettings, DATA, "data")
     )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model()
 
 
 def network():
@@ -68,12 +75,13 @@ def network():
     )
 
 
-def evaluate(folder, model, **options):
+def evaluate(folder, model, *, lpips=None, **options):
     return run.evaluate(
         folder,
         model,
         "tiny",
         run.Options(**{"num_scenes": SCENES, "batch_size": 2, "gallery": 1} | options),
+        lpips=lpips,
         network=network(),
         say=lambda text: None,
     )
@@ -96,15 +104,31 @@ def test_files_and_figures(single):
     assert len(saved["scenes"]) == SCENES
     assert len({scene["sha256"] for scene in saved["scenes"]}) == SCENES
     assert set(saved["distances"]) >= {"fd_vgg16", "kd_vgg16"}
+    by_scenes = saved["distances"]["kd_vgg16_by_scenes"]
+    assert by_scenes["low"] < by_scenes["high"]
     assert set(saved["scores"]["psnr"]) == {"all", "given", "context", "target"}
     table = (folder / "results.md").read_text()
     assert "| held-out views | best of K |" in table
     assert f"{saved['scores']['psnr']['given']['first']['mean']:.2f} [" in table
+    assert "2 encoded and 2 held-out views of each scene" in table
+    assert saved["request"]["target_views"] == saved["request"]["data"]["target_views"] == 2
+    assert len(saved["scenes"][0]["samples"][0]["psnr"]) == 4
+
+
+def test_of_several_samples_from_all_views_the_best_is_taken_for_each_measure(model, tmp_path):
+    results = evaluate(tmp_path / "s", model, protocol="sparse_views", num_samples=3)
+    assert set(results["scores"]["psnr"]) == {"all", "given", "target"}
+    for measure, figures in results["scores"].items():
+        values = [[np.mean(s[measure]) for s in scene["samples"]] for scene in results["scenes"]]
+        first, best = np.mean([row[0] for row in values]), np.mean([max(row) for row in values])
+        assert figures["all"]["first"]["mean"] == pytest.approx(first, abs=1e-9)
+        assert figures["all"]["best"]["mean"] == pytest.approx(best, abs=1e-9)
+        assert best > first
 
 
 def test_a_scene_scores_alone_what_it_scores_in_a_batch(model, single):
     _, results = single
-    data = settings.build(DataSettings, DATA, "data")
+    data = settings.build(DataSettings, DATA | {"target_views": tiny.VIEWS}, "data")
     source = pipeline.make_source(data, "eval")
     batches = pipeline.eval_batches(source, data, batch_size=1, num_scenes=SCENES)
     protocol = protocols.PROTOCOLS["single_image"]
@@ -120,7 +144,9 @@ def test_a_scene_scores_alone_what_it_scores_in_a_batch(model, single):
 
 
 def test_reconstruction_is_that_of_the_autoencoder(model, tmp_path):
-    results = evaluate(tmp_path / "r", model, protocol="reconstruction")
+    results = evaluate(
+        tmp_path / "r", model, protocol="reconstruction", target_views=DATA["target_views"]
+    )
     assert set(results["scores"]["psnr"]) == {"all", "given", "target"}
     assert set(results["scores"]["psnr"]["all"]) == {"first"}
     data = model.data
@@ -144,7 +170,7 @@ def test_reconstruction_is_that_of_the_autoencoder(model, tmp_path):
 def test_from_nothing_there_is_nothing_to_compare_with(model, tmp_path):
     results = evaluate(tmp_path / "u", model, protocol="unconditional", tell_class=True)
     assert results["scores"] == {}
-    assert results["distances"]["images"] == SCENES * (tiny.VIEWS + DATA["target_views"])
+    assert results["distances"]["images"] == SCENES * 2 * tiny.VIEWS
     assert results["distances"]["fd_vgg16"] > 0
     assert (tmp_path / "u" / "gallery.png").exists()
 
@@ -194,6 +220,12 @@ def test_features_of_photographs_are_kept_for_other_evaluations(model, tmp_path)
     np.testing.assert_array_equal(first, features(other, images, tmp_path))  # it is not asked
     assert not features(other, images[:, :, ::-1], tmp_path).any()
     assert len(list(tmp_path.iterdir())) == 2
+    broken = dataclasses.replace(
+        network(), function=lambda params, x: jnp.full((len(x), 6), jnp.nan)
+    )
+    with pytest.raises(ValueError, match="features of photographs are not finite"):
+        features(broken, images[:, ::-1], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_stopped_evaluation_goes_on(model, single, tmp_path, monkeypatch):
@@ -242,6 +274,9 @@ def test_data_that_are_not_whole_are_refused_unless_allowed(model, tmp_path, mon
         ({"protocol": "reconstruction", "num_samples": 2}, "num_samples=2 has no effect"),
         ({"protocol": "reconstruction", "tell_class": True}, "tell_class=True has no effect"),
         ({"protocol": "single_image", "batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"protocol": "single_image", "num_scenes": 4}, "num_scenes=4, but the data hold out 3"),
+        ({"protocol": "single_image", "target_views": 0}, "target_views=0 must be at least 1"),
+        ({"protocol": "single_image", "target_views": 9}, "num_frames=5 is too few for the views"),
         ({"protocol": "single_image", "nearest_training": 9}, "is for samples from nothing"),
         ({"protocol": "unconditional", "nearest_training": -1}, "must not be negative"),
     ],
@@ -250,6 +285,92 @@ def test_refusals(model, tmp_path, options, message):
     with pytest.raises(ValueError, match=message):
         evaluate(tmp_path / "x", model, **options)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("trained", "options", "message"),
+    [
+        ({"max_known": 1}, {"protocol": "sparse_views"}, "2 known views are more than the 1"),
+        ({"unconditional": 0.0}, {"protocol": "unconditional"}, "always been shown a view"),
+        (
+            {"unconditional": 0.0},
+            {"protocol": "single_image", "guidance": 2.0},
+            "guidance_scale=2 needs a model that was trained",
+        ),
+        ({"class_drop": 0.0}, {"protocol": "single_image"}, "give class_label, or evaluate with"),
+    ],
+)
+def test_requests_that_the_model_was_not_trained_for(tmp_path, trained, options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(tmp_path / "x", make_model(**trained), **options)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "asked", "count", "text"),
+    [
+        ({}, None, 2, "2 held-out views of each scene, these between the encoded ones"),
+        ({"gap_max": 2}, None, 1, "1 held-out views of each scene, these between"),
+        ({"gap_max": 2}, 3, 3, "1 frames lie between the encoded views, so others lie beyond them"),
+        ({"num_frames": 3}, None, 1, "1 held-out views of each scene, these between"),
+        ({"mix": ({"num_frames": 3, "weight": 0.5},)}, None, 1, "these between"),
+    ],
+)
+def test_held_out_views_are_as_many_as_encoded_ones_where_there_is_room(
+    model, data, asked, count, text
+):
+    other = scene_model.SceneModel(
+        model.frozen, model.task, data=dataclasses.replace(model.data, **data)
+    )
+    found = protocols.data_settings("single_image", other, {}, asked)
+    assert found.target_views == count
+    assert text in protocols.describe_views(found)
+    assert dataclasses.replace(found, target_views=1) == other.data
+
+
+def test_a_view_index_says_how_many_views_there_are(model):
+    data = dataclasses.replace(
+        model.data, source="transforms", root="x", view_index="v.json", num_scenes=None
+    )
+    other = scene_model.SceneModel(model.frozen, model.task, data=data)
+    found = protocols.data_settings("single_image", other, {})
+    assert found.target_views == DATA["target_views"]
+    assert "as v.json chooses them" in protocols.describe_views(found)
+    with pytest.raises(ValueError, match=r"target_views=2, but the protocol .* has 3"):
+        protocols.target_views(protocols.PROTOCOLS["re10k_2view"], data, 2)
+
+
+def test_a_folder_has_the_figures_of_one_weight_file(model, tmp_path):
+    """The heads differ: the same trunk and size, but another distance."""
+    params = {"conv_0": jnp.ones(3)}
+    fake = types.SimpleNamespace
+    measure = dict(net=fake(trunk="alex"), params=params, resize_to=None, checksum="a" * 64)
+    results = evaluate(tmp_path, model, lpips=Constant(**measure), protocol="reconstruction")
+    assert results["request"]["lpips"]["checksum"] == "a" * 64
+    evaluate(tmp_path, model, lpips=Constant(**measure), protocol="reconstruction")
+    for other in ({"checksum": "b" * 64}, {"checksum": ""}):
+        with pytest.raises(ValueError, match=r"another evaluation: lpips is .*aaa.* there"):
+            evaluate(tmp_path, model, lpips=Constant(**measure | other), protocol="reconstruction")
+
+
+class Constant(types.SimpleNamespace):
+    """A distance that is always 1."""
+
+    def __call__(self, a, b):
+        return jnp.ones(a.shape[:-3])
+
+
+def test_versions_name_the_commit_of_the_packages_own_checkout(tmp_path, monkeypatch):
+    assert {"jax", "jaxlib", "flax", "device", "commit"} <= set(versions.found())
+    (tmp_path / "package").mkdir()
+    git = ["git", "-c", "user.name=a", "-c", "user.email=b", "-C", str(tmp_path)]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run(git + command, check=True)
+    commit = versions._commit(tmp_path)
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    assert versions._commit(tmp_path / "package") is None
+    monkeypatch.setenv("PATH", "")
+    assert versions._commit(tmp_path) is None
 
 
 def test_a_foreign_folder_and_an_autoencoder_alone_are_refused(model, tmp_path):
