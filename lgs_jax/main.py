@@ -66,22 +66,22 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
     latents = encode_latents.of_run(config, source, data)
     if config.get("model", {}).get("representation_size"):
         record |= encode_latents.representations(latents, source)
-    batches = {"latents": latents, "seed": train.seed, "batch_size": train.batch_size}
-    batches |= {"host_index": jax.process_index(), "host_count": jax.process_count()}
+    host = {"host_index": jax.process_index(), "host_count": jax.process_count()}
+    batches = {"latents": latents, "seed": train.seed, "batch_size": train.batch_size} | host
+    evaluation = {"batch_size": train.evaluation_batch_size, "num_scenes": train.eval_scenes} | host
     loop.train(
         _make_task(config | record, constants),
         train,
         workdir=workdir,
         config_json=config | record,
         train_batches=lambda s: pipeline.train_batches(source, data, start_step=s, **batches),
-        eval_batches=lambda: pipeline.eval_batches(
-            held_out, data, batch_size=train.evaluation_batch_size, num_scenes=train.eval_scenes
-        ),
+        eval_batches=lambda: pipeline.eval_batches(held_out, data, **evaluation),
         write_visuals=visuals.write_visuals,
         constants=constants,
         stop=stop,
         images_per_scene=data.context_views + data.target_views,
         data_report={"train": source.report.to_json(), "eval": held_out.report.to_json()},
+        choices=dispatch.choices,
     )
 
 

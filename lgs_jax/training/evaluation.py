@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from lgs_jax.core import streams
@@ -20,7 +21,8 @@ class Evaluator:
       task: a `tasks.task.Task`.
       mesh: the devices.
       seed: of the run; every evaluation draws the same noise, so that two can be compared.
-      batches: the batches of one evaluation, in full on every process.
+      batches: the batches of one evaluation, this process's share of each; every process has
+        equally many.
       write: writes what `task.visualize` returns into a folder.
       constants: further arguments of the task's functions, on the devices.
     """
@@ -67,14 +69,21 @@ class Evaluator:
                 return None
             first = batch if first is None else first
             key = streams.stream_key(root, "eval", index)
-            placed = meshes.put_global_batch(self._mesh, batch)
+            placed = meshes.put_local_batch(self._mesh, batch)
             means = self._evaluate(params, placed, key, *self._constants)
             merged = means if merged is None else self._merge(merged, means)
         if merged is None:
             raise ValueError("the evaluation set is empty; config.data names no scene for it")
         if visuals is not None:
             key = streams.stream_key(root, "visualize")
-            shown = self._task.visualize(params, first, key, *self._constants)
+            shown = self._task.visualize(params, _whole(first), key, *self._constants)
             if jax.process_index() == 0:
                 self._write(visuals, shown)
         return {name: float(mean.compute()) for name, mean in merged.items()}
+
+
+def _whole(batch: Batch) -> Batch:
+    """A batch of which every process has its share, in full on all of them."""
+    if jax.process_count() == 1:
+        return batch
+    return multihost_utils.process_allgather(batch, tiled=True)

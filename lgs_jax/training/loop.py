@@ -15,7 +15,7 @@ matter at which moment a run was stopped.
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 import jax
@@ -66,6 +66,7 @@ def train(
     stop: preemption.StopSignal | None = None,
     data_report: Mapping[str, Any] | None = None,
     images_per_scene: int = 1,
+    choices: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, Any]:
     """Trains a task to the end, or continues it from the newest checkpoint in the workdir.
 
@@ -76,13 +77,16 @@ def train(
       config_json: the whole configuration; saved with every checkpoint and compared on resume.
       train_batches: start step -> endless batches, this process's share of each; an iterator with
         `close()`, as generators are.
-      eval_batches: the batches of one evaluation, in full on every process.
+      eval_batches: the batches of one evaluation, this process's share of each, equally many on
+        every process.
       write_visuals: writes what `task.visualize` returns.
       constants: trees of arrays that the task's functions take as further arguments; see
         `tasks.task.Task`.
       stop: asks the run to save and stop; None: nothing does.
       data_report: what the data sources left out and why; written to data_report.json.
       images_per_scene: views of a scene that a step sees, for the images per second.
+      choices: what was decided while programs were compiled, in sentences for the log, each of
+        which is written once; asked after every compilation.
 
     Returns:
       what was written to results.json.
@@ -114,7 +118,7 @@ def train(
         stack.callback(batches.close)
         stack.callback(phases.close)
         meters = phases, *_meters(run, phases, images_per_scene, stack)
-        loop = _Loop(run, evaluator, constants, stop or preemption.StopSignal(), *meters)
+        loop = _Loop(run, evaluator, constants, stop or preemption.StopSignal(), choices, *meters)
         try:
             with phases("train"):
                 return loop.go(batches)
@@ -161,6 +165,7 @@ class _Loop:
         evaluator: evaluation.Evaluator,
         constants: tuple[Any, ...],
         stop: preemption.StopSignal,
+        choices: Callable[[], Sequence[str]],
         phases: watchdog.Phases,
         throughput: profiling.Throughput,
         tracer: profiling.Tracer,
@@ -171,6 +176,8 @@ class _Loop:
         self.log = run.log
         self.evaluator = evaluator
         self.stop = stop
+        self.choices = choices
+        self.said: set[str] = set()
         self.phases = phases
         self.throughput = throughput
         self.tracer = tracer
@@ -236,7 +243,14 @@ class _Loop:
             text += f"; it needs {size / 2**30:.2f} GiB on each device"
         text += f"; {flops / 1e9:.4g} GFLOP of matrix products in a step"
         self.log.say(text)
+        self._say_choices()
         return compiled
+
+    def _say_choices(self) -> None:
+        for text in self.choices():
+            if text not in self.said:
+                self.said.add(text)
+                self.log.say(text)
 
     def _write(self, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
         """Logs a step whose turn it is; of the others nothing is read back from the devices."""
@@ -300,6 +314,7 @@ class _Loop:
             self.run.files / "visuals" / f"step_{done:08d}" if self.settings.visualize else None
         )
         metrics = self.evaluator(state.ema, visuals, self._interrupted)
+        self._say_choices()
         if metrics is None:
             self._save(done, state, wait=True)
             self._leave(done)

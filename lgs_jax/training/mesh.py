@@ -165,32 +165,42 @@ def _lengths(shapes: Any, name: str) -> Iterator[int]:
 def state_shardings(mesh: Mesh, tree: Any) -> Any:
     """Shardings of parameters or any state shaped like them.
 
-    An array of at least 2^14 elements is split over `fsdp` along its largest divisible axis; all
-    else is replicated. The rule sees shapes only: a parameter, its moments and its average agree.
+    An array of at least 2^14 elements is split along its largest divisible dimension, over the axes
+    of `sharding.RULES["parameter"]`; all else is replicated. The rule sees shapes only: a
+    parameter, its moments and its average agree.
     """
-    parts = mesh.shape["fsdp"]
 
-    def sharding(leaf: Any) -> NamedSharding:
+    def of_array(leaf: Any) -> NamedSharding:
         shape = tuple(leaf.shape)
-        axes = [i for i, size in enumerate(shape) if size % parts == 0]
-        if parts == 1 or not axes or math.prod(shape) < _MIN_SPLIT_ELEMENTS:
+        if math.prod(shape) < _MIN_SPLIT_ELEMENTS:
             return replicated(mesh)
-        best = max(axes, key=lambda i: shape[i])
-        return NamedSharding(
-            mesh, PartitionSpec(*("fsdp" if i == best else None for i in range(len(shape))))
+        specs = (
+            sharding.spec(shape, *[None] * i, "parameter", mesh=mesh) for i in range(len(shape))
         )
+        splits = {i: spec for i, spec in enumerate(specs) if spec[i] is not None}
+        if not splits:
+            return replicated(mesh)
+        return NamedSharding(mesh, splits[max(splits, key=lambda i: shape[i])])
 
-    return jax.tree.map(sharding, tree)
+    return jax.tree.map(of_array, tree)
 
 
 def check_batch_size(mesh: Mesh, batch_size: int, accumulate_steps: int = 1) -> None:
-    """Raises SettingsError unless equally many scenes of every microbatch go to all devices."""
+    """Raises SettingsError unless equally many scenes go to all devices and to all processes.
+
+    Those of every microbatch to the devices, those of the batch to the processes.
+    """
     rows = math.prod(mesh.shape[axis] for axis in sharding.BATCH_AXES)
     if batch_size % (rows * accumulate_steps):
         raise SettingsError(
             f"{batch_size=} must be a multiple of devices along data and fsdp x accumulate_steps = "
             f"{rows} x {accumulate_steps}; change the batch size or accumulate_steps, or let "
             "several devices share a scene (config.mesh.view, config.mesh.spatial)"
+        )
+    if batch_size % jax.process_count():
+        raise SettingsError(
+            f"{batch_size=} must be a multiple of the {jax.process_count()} processes, each of "
+            "which loads an equal share; change the batch size or the number of processes"
         )
 
 
@@ -221,20 +231,6 @@ def put_local_batch(mesh: Mesh, batch: Any) -> Any:
     by_process = NamedSharding(_by_process(mesh), PartitionSpec("process"))
     placed = jax.tree.map(lambda x: jax.make_array_from_process_local_data(by_process, x), batch)
     return jax.device_put(placed, shardings)
-
-
-def put_global_batch(mesh: Mesh, batch: Any) -> Any:
-    """Splits a batch that every process holds in full over all devices.
-
-    Raises:
-      SettingsError: if there are devices along `view` or `spatial` that would share nothing.
-    """
-    batch = jax.tree.map(np.asarray, batch)
-
-    def put(x: np.ndarray, sharding: NamedSharding) -> jax.Array:
-        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
-
-    return jax.tree.map(put, batch, batch_shardings(mesh, batch))
 
 
 def _scenes_are_local(mesh: Mesh) -> bool:

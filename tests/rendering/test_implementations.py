@@ -1,6 +1,5 @@
 """Every implementation of the compositing, on named cases, against the dense definition."""
 
-import contextlib
 import dataclasses
 import functools
 
@@ -8,37 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from splat_scenes import make_cameras, make_scene
 
-from lgs_jax.core import cameras as camera_lib
-from lgs_jax.core.cameras import Cameras
-from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.api import render
-from lgs_jax.rendering.splat import dispatch, pallas_gpu, pallas_tpu, projection, tiled
+from lgs_jax.rendering.splat import dispatch, pallas_gpu, pallas_tpu, tiled
 
 IMPLEMENTATIONS = [name for name in dispatch.IMPLEMENTATIONS if name != "reference"]
-
-
-def make_scene(seed, *, lead=(), num=60, channels=3, scale=0.15, opacity=(0.1, 0.9), z=(2.0, 5.0)):
-    rng = np.random.default_rng(seed)
-    depth = rng.uniform(*z, (*lead, num, 1))
-    means = np.concatenate([rng.uniform(-0.6, 0.6, (*lead, num, 2)) * np.abs(depth), depth], -1)
-    arrays = (
-        means,
-        rng.normal(size=(*lead, num, 4)),
-        scale * np.exp(0.5 * rng.normal(size=(*lead, num, 3))),
-        rng.uniform(*opacity, (*lead, num)),
-        rng.uniform(size=(*lead, num, channels)),
-    )
-    return Gaussians(*(jnp.asarray(a, jnp.float32) for a in arrays))
-
-
-def make_cameras(height, width, lead=(), seed=0):
-    rng = np.random.default_rng(seed)
-    center = jnp.asarray(0.2 * rng.normal(size=(*lead, 3)), jnp.float32)
-    pose = camera_lib.look_at(center, jnp.array([0.0, 0.1, 4.0]), jnp.array([0.0, -1.0, 0.0]))
-    focal = 0.9 * width
-    k = jnp.array([focal, 1.1 * focal, 0.48 * width, 0.53 * height])
-    return Cameras(pose, jnp.broadcast_to(k, (*lead, 4)))
 
 
 # name: (scene, cameras' leading dimensions, (height, width), options)
@@ -136,14 +110,31 @@ def test_cases_draw_something():
     assert np.mean(alpha > 0.999) > 0.5
 
 
-@pytest.mark.parametrize("implementation", ["xla", "reference"])
+@pytest.mark.parametrize("implementation", dispatch.IMPLEMENTATIONS)
 def test_no_gaussians_show_the_background(implementation):
     scene = jax.tree.map(lambda a: a[:0], make_scene(0))
     cameras = make_cameras(8, 8)
-    out = render(scene, cameras, height=8, width=8, background=0.3, implementation=implementation)
+
+    def loss(scene, background):
+        options = {"background": background, "implementation": implementation}
+        out = render(scene, cameras, height=8, width=8, **options)
+        return jnp.sum(out.rgb), out
+
+    gradients, out = jax.grad(loss, argnums=(0, 1), has_aux=True)(scene, jnp.full(3, 0.3))
     np.testing.assert_array_equal(out.rgb, np.full((8, 8, 3), 0.3, np.float32))
     np.testing.assert_array_equal(out.alpha, 0)
     np.testing.assert_array_equal(out.depth, 0)
+    assert (int(out.aux["required"]), int(out.aux["overflow"])) == (0, 0)
+    assert gradients[0].means.shape == (0, 3)
+    np.testing.assert_array_equal(gradients[1], np.full(3, 64.0, np.float32))
+
+
+@pytest.mark.parametrize("implementation", dispatch.IMPLEMENTATIONS)
+def test_no_images_are_drawn_without_a_fault(implementation):
+    scene, cameras = make_scene(0, lead=(0,)), make_cameras(8, 8, (0,))
+    out = render(scene, cameras, height=8, width=8, implementation=implementation)
+    assert out.rgb.shape == (0, 8, 8, 3)
+    assert out.aux["overflow"].shape == (0,)
 
 
 def test_tile_size_does_not_change_the_image():
@@ -163,14 +154,17 @@ def test_tile_size_does_not_change_the_image():
         np.testing.assert_allclose(got, want, atol=2e-5 * np.abs(want).max())
 
 
-@pytest.mark.parametrize("implementation", ["xla", "pallas_gpu"])  # with tiles of 4 x 4
-def test_capacity_cuts_the_farthest_and_counts_them(implementation):
-    scene, cameras = make_scene(21, num=200), make_cameras(16, 16)
+@pytest.mark.parametrize(
+    ("implementation", "tile", "size"),
+    [("xla", 4, (16, 16)), ("pallas_gpu", 4, (16, 16)), ("pallas_tpu", 16, (48, 64))],
+)
+def test_capacity_cuts_the_farthest_and_counts_them(implementation, tile, size):
+    scene, cameras = make_scene(21, num=200), make_cameras(*size)
 
     @functools.partial(jax.jit, static_argnames="capacity")
     def run(scene, capacity=None):
-        options = {"depth_mode": None, "tile_size": 4, "implementation": implementation}
-        return render(scene, cameras, height=16, width=16, capacity=capacity, **options)
+        options = {"depth_mode": None, "tile_size": tile, "implementation": implementation}
+        return render(scene, cameras, height=size[0], width=size[1], capacity=capacity, **options)
 
     full = run(scene)
     required = int(full.aux["required"])
@@ -190,10 +184,24 @@ def test_capacity_cuts_the_farthest_and_counts_them(implementation):
     assert np.abs(cut.rgb - full.rgb).max() > 1e-3
 
 
-def test_capacity_counts_each_image_by_itself():
+def test_the_reference_has_nothing_to_cut_and_says_so():
+    with pytest.raises(NotImplementedError, match="no tiles: capacity=10"):
+        render(
+            make_scene(21, num=4),
+            make_cameras(8, 8),
+            height=8,
+            width=8,
+            capacity=10,
+            implementation="reference",
+        )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_capacity_counts_each_image_by_itself(implementation):
     scene, cameras = make_scene(22, lead=(2,), num=60), make_cameras(8, 8, (2,))
     scene = dataclasses.replace(scene, opacities=scene.opacities * jnp.array([[1.0], [0.0]]))
-    out = render(scene, cameras, height=8, width=8, capacity=10)
+    options = {"capacity": 10, "implementation": implementation}
+    out = jax.jit(lambda s: render(s, cameras, height=8, width=8, **options))(scene)
     required = np.asarray(out.aux["required"])
     assert required[0] > 10
     assert required[1] == 0
@@ -243,31 +251,6 @@ def test_many_segments(implementation, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("implementation", "platform", "call"),
-    [
-        ("pallas_gpu", "cuda", "__gpu$xla.gpu.triton"),
-        ("pallas_tpu", "tpu", "tpu_custom_call"),
-    ],
-)
-def test_kernels_lower_for_their_platform(implementation, platform, call):
-    """The forward and the gradient kernel, on a machine without an accelerator."""
-    scene, cameras = make_scene(25, num=100), make_cameras(32, 32)
-
-    def loss(scene):
-        options = {"height": 32, "width": 32, "implementation": implementation}
-        return jnp.sum(render(scene, cameras, **options).rgb)
-
-    # From JAX 0.11 on, Triton wants to know for which device.
-    device = jax.sharding.AbstractDevice(
-        device_kind="NVIDIA H100 80GB HBM3", num_cores=None, platform="gpu"
-    )
-    mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
-    with jax.sharding.use_abstract_mesh(mesh) if platform == "cuda" else contextlib.nullcontext():
-        lowered = jax.jit(jax.grad(loss)).trace(scene).lower(lowering_platforms=(platform,))
-    assert lowered.as_text().count(call) >= 2
-
-
-@pytest.mark.parametrize(
     ("implementation", "message"),
     [("pallas_gpu", "power of two"), ("pallas_tpu", "16x16 or 32x32")],
 )
@@ -284,58 +267,3 @@ def test_kernels_that_have_not_run_on_their_device_are_taken_by_name_only(
     monkeypatch.setitem(dispatch.IMPLEMENTATIONS, implementation, None)  # would fail if called
     scene, cameras = make_scene(27, num=4), make_cameras(8, 8)
     assert render(scene, cameras, height=8, width=8).rgb.shape == (8, 8, 3)
-
-
-class TestChoice:
-    """Which implementation draws, where the caller names none."""
-
-    @pytest.fixture(autouse=True)
-    def _anew(self):
-        dispatch._say.cache_clear()
-
-    def draw(self, **options):
-        arguments = (None, *composite_arguments())
-        return dispatch.composite(*arguments, height=8, width=8, near=0.1, far=10.0, **options)
-
-    def test_is_logged_once(self, caplog):
-        with caplog.at_level("INFO", logger="absl"):
-            self.draw()
-            self.draw()
-        (line,) = [record.getMessage() for record in caplog.records]
-        assert line == "splats are drawn by the implementation 'xla' on cpu"
-
-    def test_falls_back_only_where_one_declines(self, monkeypatch, caplog):
-        def decline(*_, **__):
-            raise NotImplementedError("not today")
-
-        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "xla", decline)
-        with caplog.at_level("INFO", logger="absl"):
-            self.draw()
-        assert "'reference' on cpu (xla: not today)" in caplog.text
-
-        def fail(*_, **__):
-            raise RuntimeError("a real fault")
-
-        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, "xla", fail)
-        with pytest.raises(RuntimeError, match="a real fault"):
-            self.draw()
-
-    def test_of_the_environment_is_honoured(self, monkeypatch):
-        called = []
-        monkeypatch.setitem(
-            dispatch.IMPLEMENTATIONS, "pallas_tpu", lambda *_, **__: called.append(1)
-        )
-        monkeypatch.setenv(dispatch.ENVIRONMENT, "pallas_tpu")
-        self.draw()
-        assert called
-        monkeypatch.setenv(dispatch.ENVIRONMENT, "cuda")
-        with pytest.raises(ValueError, match="LGS_JAX_RASTERIZER='cuda' must be one of"):
-            self.draw()
-
-
-def composite_arguments():
-    """Splats, opacities and features of one image of 8 x 8 pixels."""
-    splats = projection.project(
-        make_scene(28, num=4)[None], make_cameras(8, 8)[None], height=8, width=8, near=0.1, far=10.0
-    )
-    return splats, jnp.full((1, 4), 0.5), jnp.ones((1, 4, 3))

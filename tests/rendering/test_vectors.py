@@ -20,6 +20,10 @@ CASES = [
     ("aa_depth_1k_64x64", "reference"),
     ("rand2k_72x56", "pallas_gpu"),
     ("rand2k_72x56", "pallas_tpu"),
+    ("aa_depth_1k_64x64", "pallas_gpu"),
+    ("aa_depth_1k_64x64", "pallas_tpu"),
+    ("pix4608_64x64", "pallas_gpu"),
+    ("pix4608_64x64", "pallas_tpu"),
 ]
 
 

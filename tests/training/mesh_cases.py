@@ -74,6 +74,8 @@ def train(folder, name, task, sizes, batches):
     mesh = meshes.make(chosen, jax.devices()[:count])
     abstract = start.abstract_state(task, SETTINGS, mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    split = [x for x in jax.tree.leaves(shardings.params) if not x.is_fully_replicated]
+    assert bool(split) == (chosen.fsdp > 1), (name, split)
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: rng.normal(0, 0.2, x.shape).astype(np.float32), abstract.params)
     with jax.set_mesh(mesh):
@@ -116,6 +118,7 @@ def run(folder):
     for name, sizes in TOY.items():
         train(folder, f"toy-{name}", toy_task, sizes, toy_batches)
     task = tasks.make_task("vae", CONFIG)
+    meshes._MIN_SPLIT_ELEMENTS = 2**6  # of this one most arrays, its convolutions among them
     flops = {}
     for name, sizes in VAE.items():
         flops[name] = train(folder, f"vae-{name}", task, sizes, [views(0)])

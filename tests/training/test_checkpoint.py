@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import jax
 import numpy as np
@@ -14,6 +15,8 @@ import toy
 
 from lgs_jax.training import checkpoint
 from lgs_jax.training import mesh as meshes
+from lgs_jax.training import optimizer as optimizers
+from lgs_jax.training import state as states
 
 OPTIONS = {
     "num_steps": 4,
@@ -115,3 +118,29 @@ def test_restores_into_the_shardings_of_a_mesh(trained):
     mesh = meshes.make(meshes.MeshSettings())
     _, params = checkpoint.restore_params(trained, mesh=mesh)
     assert params["hidden"]["kernel"].sharding == meshes.replicated(mesh)
+
+
+def test_a_save_is_completed_in_the_background(tmp_path, monkeypatch):
+    """The step after it may overwrite the state, and what is restored is the state as saved."""
+    gate, rename = threading.Event(), os.rename
+
+    def wait_and_rename(source, target):
+        if pathlib.Path(target).name == "step_00000001":
+            assert gate.wait(60), "the save was not returned from before it was complete"
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", wait_and_rename)
+    params = toy.Toy(width=WIDTH).init(jax.random.key(0))
+    state = states.create(params, optimizers.make(optimizers.OptimizerSettings()))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+    )
+    expected = jax.tree.map(lambda x: np.array(x), state)
+    with checkpoint.Checkpoints(tmp_path / "run", keep=1) as checkpoints:
+        checkpoints.save(1, state, {}, {})
+        assert checkpoint.steps_in(tmp_path / "run") == []
+        jax.jit(lambda s: jax.tree.map(lambda x: x + 1, s), donate_argnums=0)(state)
+        gate.set()
+        checkpoints.wait()
+        assert checkpoint.steps_in(tmp_path / "run") == [1]
+        jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, abstract), expected)

@@ -203,6 +203,29 @@ def test_init_from_starts_with_the_averaged_parameters(finished, tmp_path):
         toy.train(tmp_path / "wide", options, task=toy.Toy(width=5))
 
 
+def test_says_once_what_was_chosen_while_compiling(tmp_path):
+    chosen = []
+
+    class Choosing(toy.Toy):
+        def loss(self, params, batch, key):
+            chosen.append("a loss of one's own")
+            return super().loss(params, batch, key)
+
+        def evaluate(self, params, batch, key):
+            chosen.append("an evaluation by others")
+            return super().evaluate(params, batch, key)
+
+    options = SHORT | {"num_steps": 4, "eval_every": 2, "visualize": False}
+    toy.train(tmp_path, options, task=Choosing(), choices=lambda: tuple(chosen * 2))
+    log = (tmp_path / "train.log").read_text()
+    compiled, loss, first, evaluated = (
+        log.index(text)
+        for text in ("compiled the", "a loss of", "an evaluation by", "evaluation at step 2")
+    )
+    assert compiled < loss < first < evaluated
+    assert log.count("a loss of") == log.count("an evaluation by") == 1
+
+
 def test_an_empty_evaluation_set_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="evaluation set is empty"):
         loop.train(

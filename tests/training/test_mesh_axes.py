@@ -19,9 +19,10 @@ from lgs_jax.training import mesh as meshes
 STEPS = 20
 # Scenes alone are split: parameters of the toy task, which are large enough for `fsdp`.
 TOY = {"1": {}, "2": {"data": 2}, "4x2": {"data": 4, "fsdp": 2}, "fsdp8": {"fsdp": 8}}
-# One scene is shared by several devices: the autoencoder, rendering included.
+# The autoencoder, rendering included; the last three share a scene among devices.
 VAE = {
     "1": {},
+    "fsdp2": {"fsdp": 2},
     "view2": {"view": 2},
     "spatial2": {"spatial": 2},
     "2x2x2": {"data": 2, "view": 2, "spatial": 2},
@@ -95,11 +96,11 @@ def test_scenes_split_over_devices_train_like_one(runs, mesh):
 
 
 @pytest.mark.parametrize("mesh", [name for name in VAE if name != "1"])
-def test_a_scene_shared_by_devices_trains_like_one(runs, mesh):
+def test_the_autoencoder_on_several_devices_trains_like_on_one(runs, mesh):
     assert_equal_runs(runs, f"vae-{mesh}", "vae-1")
 
 
-@pytest.mark.parametrize("mesh", ["view2", "spatial2", "2x2x2"])
+@pytest.mark.parametrize("mesh", ["fsdp2", "view2", "spatial2", "2x2x2"])
 def test_no_device_repeats_what_another_does(runs, mesh):
     """The compiler's count of a device's operations, without what the loops repeat."""
     flops = json.loads((runs / "flops.json").read_text())
@@ -142,6 +143,21 @@ def test_the_rules_split_what_divides():
     assert specs["weight"] == jax.sharding.PartitionSpec("data")
     # One row for each of eight devices: a convolution would fetch twice as many.
     assert sharding.spec((2, 4, 8), *sharding.MAPS, mesh=mesh_of(spatial=8))[2] is None
+
+
+def test_the_rule_of_parameters_splits_their_largest_dimension(monkeypatch):
+    mesh = mesh_of(data=2, fsdp=2)
+    shapes = {
+        name: jax.ShapeDtypeStruct(shape, np.float32)
+        for name, shape in (("wide", (128, 256)), ("odd", (128, 255)), ("small", (64, 128)))
+    }
+    specs = jax.tree.map(lambda x: x.spec, meshes.state_shardings(mesh, shapes))
+    assert specs["wide"] == jax.sharding.PartitionSpec(None, "fsdp")
+    assert specs["odd"] == jax.sharding.PartitionSpec("fsdp")
+    assert specs["small"] == jax.sharding.PartitionSpec()
+    monkeypatch.setitem(sharding.RULES, "parameter", ("data", "fsdp"))
+    specs = jax.tree.map(lambda x: x.spec, meshes.state_shardings(mesh, shapes))
+    assert specs["wide"] == jax.sharding.PartitionSpec(None, ("data", "fsdp"))
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ OPTIONS = {
     "log_every": 1,
     "eval_every": 12,
     "save_every": 4,
-    "visualize": False,
+    "keep_checkpoints": 3,
     "tensorboard": False,
     "mesh": {"data": 2},
     "optimizer": {"learning_rate": 0.03, "warmup_steps": 4},
@@ -78,24 +78,37 @@ def pair(tmp_path_factory):
     return workdir
 
 
+def assert_equal_up_to_rounding(workdir, other):
+    """The same halves of a batch or the whole, added up in other ways: float32, 24 steps."""
+    ours, theirs = lines(workdir), lines(other)
+    assert [line["step"] for line in ours] == [line["step"] for line in theirs]
+    for one, two in zip(ours, theirs):
+        for key in one.keys() - {"kind"}:
+            assert one[key] == pytest.approx(two[key], rel=2e-4, abs=1e-6), (one["step"], key)
+    for one, two in zip(parameters(workdir), parameters(other)):
+        np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
+
+
 def test_two_processes_train_like_one(pair, tmp_path):
     finish(launch([tmp_path]))
-    together, alone = lines(pair), lines(tmp_path)
-    assert [line["step"] for line in together] == [line["step"] for line in alone]
-    assert len(together) == OPTIONS["num_steps"] + 2
-    for one, two in zip(together, alone):
-        for key in one.keys() - {"kind"}:
-            # The same two halves of a batch, added up by another implementation: float32, 24 steps.
-            assert one[key] == pytest.approx(two[key], rel=2e-4, abs=1e-6), (one["step"], key)
-    for one, two in zip(parameters(pair), parameters(tmp_path)):
+    assert len(lines(pair)) == OPTIONS["num_steps"] + 2
+    assert_equal_up_to_rounding(pair, tmp_path)
+    for step in ("step_00000012", "step_00000024"):
+        # Each process has loaded half of the scenes that are shown.
+        one, two = (np.load(w / "visuals" / step / "first.npy") for w in (pair, tmp_path))
         np.testing.assert_allclose(one, two, rtol=1e-3, atol=1e-4)
     for workdir, count in ((pair, 2), (tmp_path, 1)):
         results = json.loads((workdir / "results.json").read_text())
         assert (results["process_count"], results["device_count"]) == (count, 2)
 
 
-def kill_one(workdir, victim, *, steps, delay=0.0):
-    """Kills one of two processes a while after so many steps; the other one cannot go on."""
+def kill_one(workdir, victim, *, steps, delay=0.0, patience=0.5):
+    """Kills one of two processes a while after so many steps; the other one cannot go on.
+
+    Returns:
+      exit status and output of the other one, which has `patience` seconds to end by itself; a
+      launcher would end it then.
+    """
     both = launch([workdir] * 2, step_seconds=0.05)
     try:
         end = time.monotonic() + _PATIENCE
@@ -105,13 +118,15 @@ def kill_one(workdir, victim, *, steps, delay=0.0):
             time.sleep(0.01)
         time.sleep(delay)
         both[victim].send_signal(signal.SIGKILL)
-        time.sleep(0.5)
-    finally:  # a launcher ends the other
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            both[1 - victim].wait(patience)
+    finally:
         for process in both:
             process.kill()
-            process.communicate()
+        outputs = [process.communicate()[0] for process in both]
     assert both[victim].returncode == -signal.SIGKILL
     assert lines(workdir)[-1]["step"] < OPTIONS["num_steps"]
+    return both[1 - victim].returncode, outputs[1 - victim]
 
 
 def assert_goes_on_to_the_end_of(pair, workdir):
@@ -136,11 +151,23 @@ def test_five_losses_at_random_end_like_the_undisturbed_pair(pair, tmp_path):
     assert_goes_on_to_the_end_of(pair, tmp_path)
 
 
+@pytest.mark.slow
+def test_the_survivor_ends_by_itself_and_says_what_to_do(pair, tmp_path):
+    status, output = kill_one(tmp_path, 1, steps=10, patience=_PATIENCE)
+    assert status == processes.EXIT_STATUS, output
+    assert "process 0 of 2 cannot go on" in output
+    assert "Start all 2 again with the same command" in output
+    assert_goes_on_to_the_end_of(pair, tmp_path)
+
+
 def test_one_process_goes_on_where_two_were(pair, tmp_path):
+    """From step 16 on; the pair's own last steps are what it has to repeat."""
     copy = shutil.copytree(pair, tmp_path / "run")
-    here = OPTIONS | {"num_steps": 26, "mesh": {}}
-    toy.train(copy, here, config={"training": OPTIONS})
-    assert [line["step"] for line in lines(copy)] == [*(x["step"] for x in lines(pair)), 25, 26, 26]
+    for step in (20, 24):
+        shutil.rmtree(copy / "checkpoints" / f"step_{step:08d}")
+    toy.train(copy, OPTIONS | {"mesh": {}}, config={"training": OPTIONS})
+    assert "continues from step 16" in (copy / "train.log").read_text()
+    assert_equal_up_to_rounding(copy, pair)
 
 
 def test_processes_that_do_not_share_their_workdir_are_told_so(tmp_path):

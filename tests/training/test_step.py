@@ -9,7 +9,8 @@ import pytest
 import toy
 
 from lgs_jax.training import mesh as meshes
-from lgs_jax.training import optimizer, state, step
+from lgs_jax.training import optimizer, start, state, step
+from lgs_jax.training.settings import TrainSettings
 
 SETTINGS = optimizer.OptimizerSettings(learning_rate=0.01, warmup_steps=0, weight_decay=0.01)
 
@@ -140,3 +141,15 @@ def test_refuses_a_task_metric_with_a_name_of_the_trainer():
     task.loss = lambda params, batch, key: (jnp.float32(0), {"grad_norm": jnp.float32(0)})
     with pytest.raises(ValueError, match=r"\['grad_norm'\] are names that the trainer logs"):
         make_step(task)(first_state(toy.Toy()), toy.make_batch(0, 2))
+
+
+def test_the_compiled_step_writes_the_new_state_in_place_of_the_old():
+    """All of its bytes, which are otherwise needed twice."""
+    mesh = meshes.make(meshes.MeshSettings(data=1))
+    task, settings = toy.Toy(width=600), TrainSettings(num_steps=4)
+    before = start.abstract_state(task, settings, mesh)
+    batch = meshes.put_local_batch(mesh, toy.make_batch(0, 8))
+    compiled = start.jit_step(task, settings, mesh, before).lower(before, batch).compile()
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(before))
+    assert size > 4 * 4 * 3 * 600  # a kernel of 3 x 600, its two moments and its average
+    assert compiled.memory_analysis().alias_size_in_bytes == size

@@ -17,7 +17,7 @@ import numpy as np
 
 from lgs_jax import settings
 from lgs_jax.metrics.mean import Mean
-from lgs_jax.training import checkpoint, loop, preemption, start
+from lgs_jax.training import checkpoint, loop, preemption, processes, start
 from lgs_jax.training import mesh as meshes
 from lgs_jax.training.settings import TrainSettings
 
@@ -82,12 +82,16 @@ def train_batches(size, seconds=0.0):
         step = start_step
         while True:
             time.sleep(seconds)
-            local = size // jax.process_count()
-            mine = slice(jax.process_index() * local, (jax.process_index() + 1) * local)
-            yield {name: value[mine] for name, value in make_batch(step, size).items()}
+            yield share(make_batch(step, size))
             step += 1
 
     return batches
+
+
+def share(batch):
+    """This process's part of a batch."""
+    count, index = jax.process_count(), jax.process_index()
+    return {name: np.split(value, count)[index] for name, value in batch.items()}
 
 
 def eval_batches(size):
@@ -99,7 +103,7 @@ def eval_batches(size):
             if index == 2:
                 batch["weight"][size // 2 :] = 0.0
                 batch["y"][size // 2 :] = 1e6
-            yield batch
+            yield share(batch)
 
     return batches
 
@@ -114,7 +118,7 @@ def write_visuals(directory, visuals):
     return paths
 
 
-def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None):
+def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None, choices=tuple):
     """Trains the toy task with `TrainSettings` made from a mapping."""
     train_settings = settings.build(TrainSettings, options, "config.training")
     size = train_settings.batch_size
@@ -127,6 +131,7 @@ def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None):
         eval_batches=eval_batches(train_settings.evaluation_batch_size),
         write_visuals=write_visuals,
         stop=stop,
+        choices=choices,
     )
 
 
@@ -152,7 +157,11 @@ def main():
     if sys.argv[4:]:
         address, count, index = sys.argv[4:]
         jax.distributed.initialize(address, int(count), int(index))
-    train(workdir, options, seconds=float(sys.argv[3]) if sys.argv[3:] else 0.0, stop=stop)
+    try:
+        train(workdir, options, seconds=float(sys.argv[3]) if sys.argv[3:] else 0.0, stop=stop)
+    except processes.LostProcessError as error:  # as lgs_jax.main does
+        print(error, flush=True)
+        processes.end_at_once(processes.EXIT_STATUS)
 
 
 if __name__ == "__main__":

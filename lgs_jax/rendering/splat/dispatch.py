@@ -4,7 +4,6 @@ Every implementation is a function with the signature of `reference.composite`. 
 NotImplementedError for what it cannot do; that is the only signal for "try the next".
 """
 
-import functools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,6 +30,9 @@ PREFERRED: dict[str, Sequence[str]] = {
 # Names the implementation where the caller does not, for a whole program.
 ENVIRONMENT = "LGS_JAX_RASTERIZER"
 
+# What `choices` returns.
+_choices: list[str] = []
+
 
 def composite(implementation: str | None, *args: Any, **options: Any) -> Any:
     """Calls the named implementation, or the first one that supports the request.
@@ -49,7 +51,9 @@ def composite(implementation: str | None, *args: Any, **options: Any) -> Any:
             raise ValueError(
                 f"{where}={name!r} must be one of {list(IMPLEMENTATIONS)}, or left out"
             )
-        return IMPLEMENTATIONS[name](*args, **options)
+        result = IMPLEMENTATIONS[name](*args, **options)
+        _note(name, "as the caller says" if implementation else f"as {ENVIRONMENT} says")
+        return result
     platform = jax.default_backend()
     reasons: list[str] = []
     for name in PREFERRED.get(platform, PREFERRED["cpu"]):
@@ -58,13 +62,23 @@ def composite(implementation: str | None, *args: Any, **options: Any) -> Any:
         except NotImplementedError as reason:
             reasons.append(f"{name}: {reason}")
         else:
-            _say(name, platform, "; ".join(reasons))
+            _note(name, "; ".join(reasons))
             return result
     raise NotImplementedError("no implementation supports this request. " + "; ".join(reasons))
 
 
-@functools.cache
-def _say(name: str, platform: str, declined: str) -> None:
-    """Logs a choice the first time that it is made."""
-    because = f" ({declined})" if declined else ""
-    logging.info("splats are drawn by the implementation %r on %s%s", name, platform, because)
+def choices() -> tuple[str, ...]:
+    """Which implementations have drawn splats in this program so far, a sentence for each choice.
+
+    Compiled programs that are called again choose nothing.
+    """
+    return tuple(_choices)
+
+
+def _note(name: str, why: str) -> None:
+    """Keeps and logs a choice the first time that it is made."""
+    because = f" ({why})" if why else ""
+    text = f"splats are drawn by the implementation {name!r} on {jax.default_backend()}{because}"
+    if text not in _choices:
+        _choices.append(text)
+        logging.info("%s", text)

@@ -14,6 +14,7 @@ Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries 
 import dataclasses
 import functools
 import math
+import types
 
 import jax
 import jax.numpy as jnp
@@ -44,8 +45,8 @@ def composite(
     """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
 
     Raises:
-      NotImplementedError: if the arrays are not float32, the tile size is no power of two, or there
-        are more entries than 32 bits can count.
+      NotImplementedError: if the arrays are not float32, the tile size is no power of two, there
+        are more entries than 32 bits can count, or JAX has no Triton.
     """
     tiled.check_float32(features)
     num_images, num_splats, _ = features.shape
@@ -246,11 +247,21 @@ def _longest_first(offsets: Array, plan: tiled.Plan) -> Array:
     return binning.stable_order(plan.segment - (offsets[1:] - offsets[:-1]), plan.segment)
 
 
+def _triton() -> types.ModuleType:
+    """Pallas' compiler for GPUs; its import costs a tenth of a second, so not that of lgs_jax."""
+    try:
+        from jax.experimental.pallas import triton
+    except ImportError as error:
+        raise NotImplementedError(
+            f"JAX {jax.__version__} has no jax.experimental.pallas.triton ({error}), for which "
+            "these kernels are written; take implementation='xla'"
+        ) from error
+    return triton
+
+
 def _launch(kernel, arrays, outputs, plan: tiled.Plan, aliases=None):
     """Runs a kernel once for every tile; `outputs` have the shapes of its results."""
-    # Costs a tenth of a second, so not at the import of lgs_jax.
-    from jax.experimental.pallas import triton
-
+    triton = _triton()
     # One warp of 32 threads for 32 to 64 pixels.
     warps = min(4, max(1, plan.tile**2 // 64))
     call = functools.partial(

@@ -49,8 +49,8 @@ def composite(
     """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
 
     Raises:
-      NotImplementedError: if the arrays are not float32, the tile size is neither 16 nor 32, or
-        there are more entries than 32 bits can count.
+      NotImplementedError: if the arrays are not float32, the tile size is neither 16 nor 32,
+        there are more entries than 32 bits can count, or JAX has no Mosaic.
     """
     tiled.check_float32(features)
     num_images, num_splats, _ = features.shape

@@ -6,6 +6,7 @@ splats of a block, L rows of the stream.
 
 import dataclasses
 import functools
+import types
 from typing import Any
 
 import jax
@@ -100,9 +101,7 @@ class Blocks:
 
     def store(self, index: Array, rows, sums, written) -> None:
         """Copies the rows of a block to their place in HBM."""
-        from jax.experimental.pallas import tpu
-
-        copy = tpu.make_async_copy(rows, sums.at[self._rows(index)], written.at[0])
+        copy = _tpu().make_async_copy(rows, sums.at[self._rows(index)], written.at[0])
         copy.start()
         copy.wait()
 
@@ -128,11 +127,9 @@ class Blocks:
         return pl.ds(self.start + index * BLOCK, BLOCK)
 
     def _fetch(self, index: Array):
-        from jax.experimental.pallas import tpu
-
         slot = index & 1
         source = self.stream.at[self._rows(index)]
-        return tpu.make_async_copy(source, self.buffers.at[slot], self.arrived.at[slot])
+        return _tpu().make_async_copy(source, self.buffers.at[slot], self.arrived.at[slot])
 
 
 def wide_records(table: Array) -> Array:
@@ -148,6 +145,18 @@ def pad(array: Array, size: int, axis: int) -> Array:
     return jnp.pad(array, widths)
 
 
+def _tpu() -> types.ModuleType:
+    """Pallas' compiler for TPUs; its import costs time, so it is not that of lgs_jax."""
+    try:
+        from jax.experimental.pallas import tpu
+    except ImportError as error:
+        raise NotImplementedError(
+            f"JAX {jax.__version__} has no jax.experimental.pallas.tpu ({error}), for which these "
+            "kernels are written; take implementation='xla'"
+        ) from error
+    return tpu
+
+
 def launch(kernel, stream: Stream, records, *, tile_inputs, tile_outputs, plan, stream_outputs=0):
     """Runs a kernel for every tile.
 
@@ -159,8 +168,11 @@ def launch(kernel, stream: Stream, records, *, tile_inputs, tile_outputs, plan, 
       tile_inputs, tile_outputs: arrays [T, ...] of which a program sees its tile's part.
       plan: how the work is cut.
       stream_outputs: 1 for a kernel that writes a row of sums for every row of the stream.
+
+    Raises:
+      NotImplementedError: if JAX has no Mosaic.
     """
-    from jax.experimental.pallas import tpu
+    tpu = _tpu()
 
     def by_tile(array):
         return pl.BlockSpec((1, *array.shape[1:]), lambda t, *_: (t, 0, 0))
