@@ -169,7 +169,7 @@ install_package() {
   local setup='set -e; python3 -m pip install --quiet --user uv; uv=~/.local/bin/uv
 $uv venv --quiet --allow-existing --python 3.12 ~/venv; rm -rf ~/lgs_jax'
   # shellcheck disable=SC2016
-  local pip='cd ~/lgs_jax; $uv pip install --quiet --python ~/venv/bin/python "jax[tpu]" -e ".[gcs]"'
+  local pip='cd ~/lgs_jax; $uv pip install --quiet --python ~/venv/bin/python "jax[tpu]" -e ".[gcs,lpips]"'
   if [[ -n "$clone" ]]; then
     local url=$clone ref=HEAD quoted
     # The @ of git@host:path belongs to the address.
@@ -182,7 +182,7 @@ $uv venv --quiet --allow-existing --python 3.12 ~/venv; rm -rf ~/lgs_jax'
   local archive=lgs_jax.tar.gz
   if ! $dry_run; then archive=$(mktemp -d)/$archive; fi
   call tar -czf "$archive" --exclude=__pycache__ -C "$root" \
-    lgs_jax configs setup.cfg pyproject.toml README.md LICENSE &&
+    lgs_jax configs setup.py setup.cfg pyproject.toml README.md LICENSE &&
     call gcloud compute tpus tpu-vm scp "$archive" "$name:lgs_jax.tar.gz" "${where[@]}" \
       --worker=all &&
     on_all_workers "$setup; mkdir ~/lgs_jax; tar -xzf ~/lgs_jax.tar.gz -C ~/lgs_jax"$'\n'"$pip"

@@ -15,6 +15,7 @@ import signal
 import sys
 import types
 
+import lgs_jax
 from lgs_jax import cli
 from lgs_jax.cli import reporting
 
@@ -29,11 +30,25 @@ _PARTS = frozenset(
         "captures",
         "flag-parsing",
         "reporting",
+        "sample-views",
     }
 )
 # Its flags are absl's, which are spelt with underscores.
 _ABSL = "train"
 _STOPPED, _STOPPED_STATUS = "stopped", 130
+_DEBUG = "--debug"
+# Options before the command.
+OPTIONS = (_DEBUG, "--help", "--version")
+_ENDING = f"""
+{_DEBUG}, anywhere before a lone `--`, shows the traceback of an error; --version says the version.
+
+exit status:
+  0    done
+  1    something cannot be read, written or done, as the error says; or a check found something
+  2    the command line is not understood, or what `plan` and `check-data` should look at
+  75   a training was stopped and has saved; the same command continues it
+  76   a training lost other processes of its job; the same command continues it
+  {_STOPPED_STATUS}  stopped by Ctrl-C"""
 
 
 def commands() -> list[str]:
@@ -54,8 +69,13 @@ def with_hyphens(arguments: list[str]) -> list[str]:
 
     Keys of a configuration (`--config.training.num_steps`) stay as they are.
     """
-    end = arguments.index("--") if "--" in arguments else len(arguments)
+    end = _end(arguments)
     return [_hyphened(each) for each in arguments[:end]] + arguments[end:]
+
+
+def _end(arguments: list[str]) -> int:
+    """The position of a lone `--`, whose followers are another program's; else their number."""
+    return arguments.index("--") if "--" in arguments else len(arguments)
 
 
 def _hyphened(argument: str) -> str:
@@ -69,16 +89,20 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status. Without arguments: this program's own."""
     as_program = arguments is None
     arguments = sys.argv[1:] if as_program else arguments
-    if arguments[:1] == ["--debug"]:
+    end = _end(arguments)
+    if _DEBUG in arguments[:end]:
         os.environ[reporting.DEBUG] = "1"
-        arguments = arguments[1:]
+        arguments = [each for each in arguments[:end] if each != _DEBUG] + arguments[end:]
     known = commands()
     if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: python -m lgs_jax [--debug] COMMAND [--help]\n\ncommands:")
+        print(f"usage: python -m lgs_jax [{_DEBUG}] COMMAND [--help]\n\ncommands:")
         width = max(map(len, known))
         print(*(f"  {name:{width}}  {summary(name)}" for name in known), sep="\n")
-        print("\n--debug shows the traceback of an error. Status: 0, or else as --help says.")
+        print(_ENDING)
         return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"lgs_jax {lgs_jax.__version__}")
+        return 0
     name, *rest = arguments
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)

@@ -10,6 +10,7 @@ import collections.abc
 import dataclasses
 import difflib
 import json
+import os
 import pathlib
 import types
 import typing
@@ -17,10 +18,23 @@ from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+_PACKAGE = pathlib.Path(__file__).parent
 
 
 class SettingsError(ValueError):
     """A configuration that cannot be honoured: an unknown or missing key, or a wrong value."""
+
+
+def packaged(path: str | os.PathLike) -> str | os.PathLike:
+    """The copy of `configs/...` that comes with the package, where there is no such path here.
+
+    An installed package holds the folder, and a copy of the repository has it beside the package.
+    """
+    if pathlib.PurePath(path).parts[:1] == ("configs",) and not pathlib.Path(path).exists():
+        for folder in (_PACKAGE, _PACKAGE.parent):
+            if (folder / path).exists():
+                return folder / path
+    return path
 
 
 def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:

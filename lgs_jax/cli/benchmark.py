@@ -2,6 +2,7 @@
 
 import argparse
 
+from lgs_jax import __main__ as front
 from lgs_jax.cli import (
     benchmark_data,
     benchmark_rasterizer,
@@ -19,8 +20,15 @@ _BENCHMARKS = {
 
 def main(arguments: list[str]) -> int:
     """Runs one benchmark; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m lgs_jax benchmark", description=__doc__)
-    parser.add_argument("what", choices=sorted(_BENCHMARKS))
+    width = max(map(len, _BENCHMARKS))
+    parts = (f"  {what:{width}}  {front.summary(f'benchmark-{what}')}" for what in _BENCHMARKS)
+    parser = argparse.ArgumentParser(
+        prog="python -m lgs_jax benchmark",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="parts:\n" + "\n".join(parts),
+    )
+    parser.add_argument("what", choices=sorted(_BENCHMARKS), help="see below")
     parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
     options = parser.parse_args(arguments)
     return _BENCHMARKS[options.what](options.rest) or 0

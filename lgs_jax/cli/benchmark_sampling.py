@@ -13,6 +13,7 @@ rendering in every step are reproduced; the networks around them are this projec
   python -m lgs_jax benchmark sampling --patch-sizes 4 1 --steps 25 --batches 1
   python -m lgs_jax benchmark sampling --scenes gaussians voxels triplane image_planes
   python -m lgs_jax benchmark sampling --variant=paper
+  python -m lgs_jax benchmark sampling --latent=objects-small --alone --batches 1 4 16
 """
 
 import argparse
@@ -27,7 +28,7 @@ from typing import Any
 import jax
 
 from lgs_jax import files, settings, tasks
-from lgs_jax.cli import reporting, sample
+from lgs_jax.cli import reporting, sample_views
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.inference import sampling_speed, scene_model
 from lgs_jax.inference.sampling_speed import Contender
@@ -37,7 +38,7 @@ from lgs_jax.tasks import views
 from lgs_jax.tasks.pixel_diffusion import PixelDiffusionTask
 from lgs_jax.training import checkpoint
 
-CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = "configs"
 
 
 def main(arguments: list[str]) -> int:
@@ -67,6 +68,8 @@ def make_contenders(
     """Latent diffusion first, then the rivals; cameras [V]; what to say of them."""
     if options.pixel and (options.scenes or options.patch_sizes):
         raise ValueError("--scenes and --patch-sizes have no effect on --pixel, which is trained")
+    if options.alone and (options.pixel or options.scenes or options.patch_sizes):
+        raise ValueError("--pixel, --scenes and --patch-sizes make rivals; leave out --alone")
     if options.latent:
         model = scene_model.load(options.latent)
         if model.task is None:
@@ -75,7 +78,9 @@ def make_contenders(
     else:
         task, frozen, params = _random_latent(options)
     contenders = [sampling_speed.latent(task, frozen, params)]
-    if options.pixel:
+    if options.alone:
+        rivals = []
+    elif options.pixel:
         config, params = checkpoint.restore_params(options.pixel)
         if config.get("task") != "pixel_diffusion":
             raise settings.SettingsError(f"{options.pixel} is no run of configs/pixel_diffusion.py")
@@ -91,9 +96,12 @@ def make_contenders(
         f"{device.platform} {device.device_kind}, {os.cpu_count()} cores, jax {jax.__version__}",
         f"{height} x {width} pixels, {task.num_views} views, U-Net widths {task.model.widths}, "
         f"sampler {task.sampler.name}, latents {frozen.latent_shape}",
-        "parameters: " + ", ".join(_origin(x) for x in (options.latent, options.pixel)),
+        "parameters: "
+        + ", ".join(_origin(x) for x in (options.latent, options.pixel)[: len(contenders)]),
     ]
-    cameras = sample.make_path("walk", task.num_views, task.image_size, sample.FIELD_OF_VIEW_DEG)
+    cameras = sample_views.make_path(
+        "walk", task.num_views, task.image_size, sample_views.FIELD_OF_VIEW_DEG
+    )
     return contenders, cameras, header
 
 
@@ -197,7 +205,7 @@ def _name(rival: PixelDiffusionTask) -> str:
 
 def _config(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The variant of a configuration, with the sizes asked for."""
-    path = pathlib.Path(options.configs or CONFIGS) / f"{name}.py"
+    path = pathlib.Path(settings.packaged(pathlib.Path(options.configs or CONFIGS, f"{name}.py")))
     if not path.is_file():
         raise FileNotFoundError(f"there is no {path}; give --configs, the folder of {name}.py")
     spec = importlib.util.spec_from_file_location(f"lgs_jax_config_{name}", path)
@@ -266,7 +274,8 @@ def _parser() -> argparse.ArgumentParser:
         "--configs",
         help="folder of vae.py, diffusion.py, pixel_diffusion.py; default: the repository's",
     )
-    add("--latent", help="workdir of a run of configs/diffusion.py, instead of random parameters")
+    add("--latent", help="a model as for `sample`, instead of random parameters")
+    add("--alone", action="store_true", help="latent diffusion without a rival")
     add("--pixel", help="workdir of a run of configs/pixel_diffusion.py, likewise")
     add("--patch-sizes", nargs="*", type=int, help="one rival for each; default: the config's")
     add("--scenes", nargs="*", choices=kinds.SCENE_HEADS, help="a rival for each kind of scene")

@@ -5,6 +5,9 @@ from typing import Any
 
 from absl import flags
 
+from lgs_jax import settings
+from lgs_jax.cli import reporting
+
 # What flags of a configuration, and the file that they name, raise while they are parsed.
 ERRORS = (KeyError, SyntaxError, ValueError, flags.Error)
 
@@ -12,12 +15,35 @@ ERRORS = (KeyError, SyntaxError, ValueError, flags.Error)
 def parse(arguments: list[str]) -> list[str]:
     """Parses absl's flags, `--config` among them, and returns what is left over.
 
-    Ends the program if they are not understood, or the configuration cannot be made from them.
+    Ends the program if they are not understood, or the configuration cannot be made from them;
+    raises what is wrong instead where debugging is on.
     """
     try:
-        return flags.FLAGS(arguments)
+        return flags.FLAGS(with_packaged(arguments))
     except ERRORS as error:
+        if reporting.debugging():
+            raise
         sys.exit(f"error: {explain(error)}")
+
+
+def with_packaged(arguments: list[str]) -> list[str]:
+    """The same with a configuration of the package where `--config=configs/...` is not here."""
+    found = list(arguments)
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            found[i] = f"--config={packaged(argument.removeprefix('--config='))}"
+        elif argument == "--config" and i + 1 < len(found):
+            found[i + 1] = packaged(arguments[i + 1])
+    return found
+
+
+def packaged(name: str) -> str:
+    """The same for FILE or FILE:VARIANT; says where it comes from."""
+    file, colon, variant = name.partition(":")
+    if (copy := settings.packaged(file)) == file:
+        return name
+    print(f"there is no {file} here; taking that of the package, {copy}", file=sys.stderr)
+    return f"{copy}{colon}{variant}"
 
 
 def explain(error: Exception) -> str:
@@ -36,4 +62,6 @@ def read(config: flags.FlagHolder) -> dict[str, Any] | None:
     try:
         return None if config.value is None else config.value.to_dict()
     except OSError as error:  # of a file that could not be loaded, reported at its first use
+        if reporting.debugging():
+            raise
         sys.exit(f"error: {error}")

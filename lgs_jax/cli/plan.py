@@ -121,7 +121,7 @@ def read_config(path: str, overrides: list[str]) -> Config:
     if bare := [text for text in overrides if "=" not in text]:
         raise settings.SettingsError(f"{bare[0]} has no value; give {bare[0]}=VALUE")
     values = flags.FlagValues()
-    arguments = ["plan", f"--config={path}", *overrides]
+    arguments = ["plan", f"--config={flag_parsing.packaged(path)}", *overrides]
     holder = config_flags.DEFINE_config_file(
         "config",
         lock_config=False,

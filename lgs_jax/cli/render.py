@@ -11,6 +11,7 @@ they look at (--path=turntable) or sway a little around one of them (--path=wobb
 
 import argparse
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -24,6 +25,7 @@ from lgs_jax.inference.viewer import camera_file, framing
 from lgs_jax.training import compilation_cache
 
 FRAMES, FPS = 96, 24.0
+_MAX_BYTES = 4 * 2**30  # of all pictures together
 SUFFIXES = (".mp4", ".gif", ".webp", ".png")
 
 
@@ -58,6 +60,7 @@ def run(options: argparse.Namespace) -> None:
         path = scene_video.make_path(name, cameras, options.frames or FRAMES, number)
     height = options.height or image_size[0]
     path, size, factor = scene_video.enlarged(path, image_size, height)
+    _check_memory(len(path), size, options.beside)
     frames = scene_video.draw(
         scene,
         path,
@@ -72,7 +75,8 @@ def run(options: argparse.Namespace) -> None:
         with files.replacing(target) as partial:
             Image.fromarray(frames[0]).save(partial)
     else:
-        video.save_video(target, frames, options.fps or FPS, min_side=1)
+        fps, exact = options.fps or FPS, bool(options.lossless)
+        video.save_video(target, frames, fps, min_side=1, lossless=exact)
     print(f"{target}: {len(frames)} x {frames.shape[2]} x {frames.shape[1]} pixels")
 
 
@@ -85,10 +89,23 @@ def _check(options: argparse.Namespace, still: bool) -> None:
         if getattr(options, name) is not None:
             kind = "videos" if still else "a single picture, or for --path=wobble"
             raise ValueError(f"--{name} is for {kind}; leave it out")
+    if options.lossless and pathlib.Path(options.output).suffix.lower() != ".webp":
+        raise ValueError("--lossless is for .webp videos; leave it out")
     if not 0 <= options.background <= 1:
         raise ValueError(f"--background={options.background} must lie between 0 and 1")
     if options.fps is not None:
         video.check_fps(options.fps)
+
+
+def _check_memory(num_frames: int, size: tuple[int, int], beside: Sequence[str]) -> None:
+    """Refuses what memory would not hold, before anything is drawn."""
+    height, width = size
+    needed = 3 * num_frames * height * width * (1 + len(beside))
+    if needed > _MAX_BYTES:
+        raise ValueError(
+            f"{num_frames} pictures of {width} x {height} pixels take {needed / 2**30:.1f} GiB, "
+            f"more than {_MAX_BYTES / 2**30:g}; choose fewer --frames or a smaller --height"
+        )
 
 
 def _viewpoints(
@@ -124,6 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--background", type=float, default=0.0, help="grey behind the splats, 0 to 1")
     add("--beside", nargs="+", choices=scene_video.BESIDE, default=(), help="shown at the sides")
     add("--sharp", action="store_true", help="blur by a pixel of the larger picture")
+    add(
+        "--lossless",
+        action="store_true",
+        default=None,
+        help="every pixel of a .webp video as it was drawn, in several times the bytes",
+    )
     add("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser
 

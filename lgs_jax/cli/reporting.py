@@ -3,13 +3,18 @@
 import os
 import sys
 
-# Set by `--debug` before the command, or in the environment.
+# Set by `--debug` on the command line, or in the environment.
 DEBUG = "LGS_JAX_DEBUG"
+
+
+def debugging() -> bool:
+    """Whether errors are to be shown with their traceback."""
+    return bool(os.environ.get(DEBUG))
 
 
 def fail(error: Exception, status: int = 1) -> int:
     """Prints what is wrong and returns the exit status; raises instead where debugging is on."""
-    if os.environ.get(DEBUG):
+    if debugging():
         raise error
     print(f"error: {error}", file=sys.stderr)
     return status

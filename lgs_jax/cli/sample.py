@@ -6,7 +6,8 @@ Camera paths come from the model's own kind of data (`--scene`), from a capture 
 scene is imagined from nothing. One photograph without a pose (`--images`) becomes the reference
 view of one of the same paths (`--scene`), or of a made-up one.
 
-Without --model, the small model that comes with the package draws objects of all its kinds.
+Without --model, the small model that comes with the package draws objects, of kinds that it draws
+well.
 
   python -m lgs_jax sample --open
   python -m lgs_jax sample --class-label=car --seed=7
@@ -17,36 +18,27 @@ Without --model, the small model that comes with the package draws objects of al
 """
 
 import argparse
-import dataclasses
 import pathlib
 import time
 import webbrowser
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.cli import captures, reporting
+from lgs_jax.cli import captures, reporting, sample_views
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
-from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import assemble, crops, pipeline
-from lgs_jax.data import images as image_lib
-from lgs_jax.data.cache import FrameCache
-from lgs_jax.data.example import Source
-from lgs_jax.data.settings import DataSettings
-from lgs_jax.inference import sample_files, scene_model, visuals
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.inference import pretrained, sample_files, scene_model, visuals
 from lgs_jax.inference.viewer import camera_file, html
 from lgs_jax.training import checkpoint, compilation_cache
 
 DEFAULT_MODEL = "objects-small"
-ANY_CLASS = "any"
-PATHS = ("orbit", "walk")
-SPLITS = ("eval", "train")
-FIELD_OF_VIEW_DEG = 60.0
+ANY_CLASS, RANDOM_CLASS = "any", "random"
+MAX_SEED = 2**32 - 1  # JAX's keys would drop what is above
+MAX_UPSCALE = 16
 PAGE = "view.html"
-_ARC_DEG = 60.0
 
 
 def main(arguments: list[str]) -> int:
@@ -66,7 +58,7 @@ def run(options: argparse.Namespace) -> None:
     output = pathlib.Path(options.output).expanduser()
     sample_files.check_folder(output, overwrite=options.overwrite)
     model = load_model(options)
-    views = _views(options, model)
+    views = sample_views.choose(options, model)
     known = views.known(options.known)
     others = np.array([i for i in range(len(views.cameras)) if i not in known], int)
     images = np.stack([views.images[i] for i in known]) if known else None
@@ -93,28 +85,49 @@ def run(options: argparse.Namespace) -> None:
             print(f"PSNR at the {kind} views: {psnr:.2f} dB")
     for name in [name for name in shown if name.startswith("sample_")]:
         shown[name] = gaussians.transform(shown[name], views.world_from_cameras)
-    for path in sample_files.remove_others(output, shown):
-        print(f"removed {path}, of an earlier call")
-    for path in visuals.write_visuals(output, shown, upscale=options.upscale):
-        print(path)
-    cameras = camera_lib.transform(views.cameras, views.world_from_cameras)
-    print(camera_file.save(output / camera_file.NAME, cameras, model.image_size))
-    page = html.write_html(
-        output / PAGE,
-        {name: scene for name, scene in shown.items() if name.startswith("sample_")},
-        cameras,
-        model.image_size,
-        images=[views.images[i] if i in known else None for i in range(len(cameras))],
-    )
+    page = _write(output, shown, views, known, model.image_size, upscale=options.upscale)
     print(f"{page} (open it in a browser)")
     if options.open:
         webbrowser.open(page.resolve().as_uri())
 
 
+def _write(
+    output: pathlib.Path,
+    shown: dict[str, Any],
+    views: sample_views.Views,
+    known: list[int],
+    image_size: tuple[int, int],
+    *,
+    upscale: int,
+) -> pathlib.Path:
+    """Writes everything in the place of what an earlier call wrote; returns the page."""
+    cameras = camera_lib.transform(views.cameras, views.world_from_cameras)
+    given = [views.images[i] if i in known else None for i in range(len(cameras))]
+    inputs = [camera_file.image_name(i) for i in known]
+    for path in sample_files.remove_others(output, shown, inputs):
+        print(f"removed {path}, of an earlier call")
+    for path in visuals.write_visuals(
+        output, shown, upscale=upscale, min_video_side=sample_files.VIDEO_SIDE
+    ):
+        print(path)
+    path = camera_file.save(output / camera_file.NAME, cameras, image_size, given)
+    print(*(path.with_name(name) for name in inputs), path, sep="\n")
+    scenes = {name: scene for name, scene in shown.items() if isinstance(scene, Gaussians)}
+    return html.write_html(output / PAGE, scenes, cameras, image_size, images=given)
+
+
 def _check(options: argparse.Namespace) -> None:
     """Refuses options that would have no effect, or none that one could mean."""
-    if options.upscale < 1:
-        raise ValueError(f"--upscale={options.upscale} must be at least 1")
+    for name, least, most in (
+        ("seed", 0, MAX_SEED),
+        ("num_samples", 1, None),
+        ("upscale", 1, MAX_UPSCALE),
+    ):
+        value, flag = getattr(options, name), name.replace("_", "-")
+        if value < least:
+            raise ValueError(f"--{flag}={value} must be at least {least}")
+        if most is not None and value > most:
+            raise ValueError(f"--{flag}={value} must be at most {most}")
     for name in ("scene", "split"):
         if options.path and getattr(options, name) is not None:
             raise ValueError(f"--{name} has no effect on a made-up --path; leave out one of them")
@@ -147,157 +160,44 @@ def load_model(options: argparse.Namespace) -> scene_model.SceneModel:
 
 
 def _labels(options: argparse.Namespace, model: scene_model.SceneModel, *, at_random: bool) -> Any:
-    """The classes to sample: those asked for, else one of the model's own scenes' for each."""
-    if options.class_label is None:
-        if not (at_random and model.class_names and model.path_classes):
-            return None
-        rng = np.random.default_rng(options.seed)
-        labels = rng.choice(sorted(set(model.path_classes)), options.num_samples)
-        chosen = [model.class_names[label] for label in labels]
-        print(f"classes: {', '.join(chosen)}")
-        return chosen
-    if options.class_label == ANY_CLASS:
+    """The classes to sample: those asked for, else some of the model's own scenes'."""
+    asked = options.class_label
+    if asked is None or asked == RANDOM_CLASS:
+        if not (model.class_names and model.path_classes):
+            if asked is None:
+                return None
+            raise ValueError(
+                f"--class-label={asked} needs a model with named classes, which "
+                f"--model={options.model} has not; leave it out"
+            )
+        return _drawn_classes(options, model) if asked or at_random else None
+    if asked == ANY_CLASS:
         return None
-    labels = [int(part) if part.isdigit() else part for part in options.class_label.split(",")]
+    labels = [int(part) if part.isdigit() else part for part in asked.split(",")]
     return labels[0] if len(labels) == 1 else labels
 
 
-@dataclasses.dataclass(frozen=True)
-class _Views:
-    """Where to imagine the scene from, and what is seen there.
+def _drawn_classes(options: argparse.Namespace, model: scene_model.SceneModel) -> list[str]:
+    """A class for each sample, none twice before all were drawn; prints which, of how many.
 
-    Attributes:
-      cameras: [V].
-      images: uint8 [H, W, 3] of the views that have one, by position.
-      world_from_cameras: similarity [4, 4] from the frame of the cameras to the data's world.
+    They are drawn from those that come out well, where that is known, unless all are asked for.
     """
-
-    cameras: Cameras
-    images: dict[int, np.ndarray]
-    world_from_cameras: jax.Array
-
-    def known(self, text: str | None) -> list[int]:
-        """The positions of the known views, from "0,2"; None: the default."""
-        if text is None:  # a photograph without a pose is there to be shown
-            return list(self.images) if len(self.images) == 1 else []
-        try:
-            chosen = sorted({int(part) for part in text.split(",") if part.strip()})
-        except ValueError as error:
-            raise ValueError(f"--known={text!r} must be positions such as 0,2") from error
-        if chosen and not self.images:
-            raise ValueError("--known needs photographs, which a made-up --path does not have")
-        if outside := [i for i in chosen if not 0 <= i < len(self.cameras)]:
-            raise ValueError(
-                f"--known={text!r}: there is no view {outside[0]}; the views are 0 to "
-                f"{len(self.cameras) - 1}"
-            )
-        if blind := [i for i in chosen if i not in self.images]:
-            raise ValueError(
-                f"--known={text!r}: view {blind[0]} has no photograph; --images stands at view "
-                f"{next(iter(self.images))}"
-            )
-        return chosen
-
-
-def _views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
-    if options.images:
-        return _photograph(options, model)
-    if options.path:
-        fov_deg = options.fov_deg or FIELD_OF_VIEW_DEG
-        cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
-        return _Views(cameras, {}, jnp.eye(4))
-    if model.paths is not None and not options.data_root and not captures.settings(options):
-        return _Views(_model_path(options, model), {}, jnp.eye(4))
-    return _data_views(options, model)
-
-
-def _data_views(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
-    """A scene of the model's own data, or of a capture."""
-    capture, scene = captures.settings(options), options.scene or 0
-    if options.data_root:
-        capture = {"root": options.data_root}
-    data = dataclasses.replace(model.data, **capture)
-    source = pipeline.make_source(data, options.split or SPLITS[0])
-    print(source.report.summary())
-    if not 0 <= scene < len(source):
-        raise ValueError(f"--scene={scene}: the scenes are 0 to {len(source) - 1}")
-    entry = _entry(source, data, scene, options.split)
-    context = entry["context"]
-    cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
-    images = dict(enumerate(context["images"]))
-    return _Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
-
-
-def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> Cameras:
-    """The path [V] of the model that --scene chooses."""
-    if options.split == "train":
-        raise ValueError("--split=train is for scenes of data; give --data-root, or leave it out")
-    scene = options.scene or 0
-    if not 0 <= scene < len(model.paths):
-        raise ValueError(f"--scene={scene}: the paths are 0 to {len(model.paths) - 1}")
-    return model.paths[scene]
-
-
-def _entry(source: Source, data: DataSettings, scene: int, split: str | None) -> dict[str, Any]:
-    """The scene in the views of the evaluation, or in the first of those that training draws."""
-    if split == "train" and data.view_draws:
-        return pipeline.draw_entry(source, data, scene, 0, cache=FrameCache(0))
-    return assemble.scene_entry(source, data, scene, rng=None, cache=FrameCache(0))
-
-
-def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> _Views:
-    """One photograph as the reference view of a path of the model or its data, or a made-up one."""
-    path = str(pathlib.Path(options.images[0]).expanduser())
-    pixels = image_lib.read_photograph(path)
-    own = None
-    if not options.path:
-        has_paths = model.paths is not None and not options.data_root
-        own = _model_path(options, model) if has_paths else _data_views(options, model).cameras
-    fov_deg, origin = options.fov_deg, "--fov-deg"
-    height, width = model.image_size
-    box = crops.centre_box(pixels.shape[:2], width / height)
-    if fov_deg is None and (focal := image_lib.exif_focal_length(path)) is not None:
-        fov_deg, origin = np.rad2deg(2 * np.arctan((box[2] - box[0]) / 2 / focal)), "its EXIF data"
-    if fov_deg is None and own is not None:
-        fov_deg = np.rad2deg(2 * np.arctan(width / 2 / own.intrinsics[model.task.reference, 0]))
-        origin = "as what the model was trained on; set --fov-deg if you know it"
-    if fov_deg is None:
-        fov_deg, origin = FIELD_OF_VIEW_DEG, "a guess; set --fov-deg if you know it"
-    print(f"{path}: {fov_deg:.0f} degrees wide after the crop to {width} x {height} ({origin})")
-    cameras = make_path(options.path or PATHS[0], model.num_views, model.image_size, fov_deg)
-    if own is not None:
-        cameras = dataclasses.replace(cameras, world_from_cam=own.world_from_cam)
-    shown = crops.crop_resize(pixels, box, height, width)
-    return _Views(cameras, {model.task.reference: shown}, jnp.eye(4))
-
-
-def default_path(model: scene_model.SceneModel) -> Cameras:
-    """Cameras [V] where nothing is said of them: the first path of the model, or an orbit."""
-    if model.paths is not None:
-        return model.paths[0]
-    return make_path("orbit", model.num_views, model.image_size, FIELD_OF_VIEW_DEG)
-
-
-def make_path(name: str, num_views: int, image_size: tuple[int, int], fov_deg: float) -> Cameras:
-    """A made-up path [V] for images of a size: `orbit` around a point, or `walk` forward and aside.
-
-    Units do not matter: the model sees cameras in units of their own spread.
-    """
-    steps = np.linspace(-0.5, 0.5, num_views)
-    if name == "orbit":
-        angles = np.deg2rad(_ARC_DEG) * steps
-        centers = np.stack([np.sin(angles), np.zeros(num_views), -np.cos(angles)], -1)
-        targets = np.zeros((num_views, 3))
-    else:
-        centers = np.stack([0.5 * steps, np.zeros(num_views), 1.0 * steps], -1)
-        targets = centers + np.array([0.2, 0.0, 1.0])
-    height, width = image_size
-    focal = 0.5 * width / np.tan(np.deg2rad(fov_deg) / 2)
-    poses = camera_lib.look_at(
-        *(jnp.asarray(a, jnp.float32) for a in (centers, targets, np.array([0.0, -1.0, 0.0])))
-    )
-    intrinsics = jnp.array([focal, focal, width / 2, height / 2], jnp.float32)
-    return Cameras(poses, jnp.broadcast_to(intrinsics, (num_views, 4)))
+    names = [model.class_names[label] for label in sorted(set(model.path_classes))]
+    good = set(pretrained.recognised_classes(options.model))
+    pool = [name for name in names if name in good]
+    if options.class_label == RANDOM_CLASS or not pool:
+        pool = names
+    rng, chosen = np.random.default_rng(options.seed), []
+    while len(chosen) < options.num_samples:
+        chosen += rng.permutation(pool).tolist()
+    chosen = chosen[: options.num_samples]
+    print(f"classes: {', '.join(chosen)}")
+    if others := [name for name in names if name not in pool]:
+        print(
+            f"  drawn from the {len(pool)} that come out well; --class-label takes any, also "
+            f"{', '.join(others)}; --class-label={RANDOM_CLASS} draws from all"
+        )
+    return chosen
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -321,8 +221,8 @@ def _parser() -> argparse.ArgumentParser:
         help="write into a folder that is not empty, in place of the samples in it",
     )
     add("--open", action="store_true", help=f"open {PAGE} in a browser")
-    add("--num-samples", type=int, default=4)
-    add("--seed", type=int, default=0)
+    add("--num-samples", type=int, default=4, help="default: %(default)s")
+    add("--seed", type=int, default=0, help="of the noise, and of what is drawn; default: 0")
     add("--steps", type=int, help="of the sampler; default: as the model says")
     add(
         "--guidance",
@@ -332,27 +232,33 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--class-label",
         help="for a model with classes: a name or number, or one for each sample (car,tree); "
-        f"default: at random, or not told where a view is given; {ANY_CLASS}: not told",
+        "default: different ones of those that the model draws well, or not told where a view is "
+        f"given; {RANDOM_CLASS}: from all; {ANY_CLASS}: not told",
     )
     add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
     add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")
     where = parser.add_mutually_exclusive_group()
     captures.add_flags(where.add_argument, "your capture")
-    where.add_argument("--path", choices=PATHS, help="a made-up camera path")
+    where.add_argument("--path", choices=sample_views.PATHS, help="a made-up camera path")
     where.add_argument("--data-root", help="where the model's own data lies now")
     add("--scene", type=int, help="which scene or path of the data; default: 0, the first")
     add(
         "--split",
-        choices=SPLITS,
+        choices=sample_views.SPLITS,
         help="scenes held out (default), or trained on (in the views of their first draw)",
     )
     add(
         "--fov-deg",
         type=_field_of_view,
         help="horizontal, of a photograph or a made-up path; default: as the photograph's EXIF "
-        f"data say, else as in the model's paths, else {FIELD_OF_VIEW_DEG:.0f}",
+        f"data say, else as in the model's paths, else {sample_views.FIELD_OF_VIEW_DEG:.0f}",
     )
-    add("--upscale", type=int, default=2, help="pictures are enlarged so many times")
+    add(
+        "--upscale",
+        type=int,
+        default=2,
+        help=f"pictures, not videos, are enlarged so many times, at most {MAX_UPSCALE}; default: 2",
+    )
     return parser
 
 

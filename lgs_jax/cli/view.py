@@ -18,9 +18,9 @@ import webbrowser
 import jax
 import numpy as np
 
-from lgs_jax.cli import reporting, sample
+from lgs_jax.cli import reporting, sample, sample_views
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import splat_views
+from lgs_jax.inference import pretrained, splat_views
 from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, html, live
 from lgs_jax.inference.viewer.sampling_panel import Sampling, Wish
@@ -100,7 +100,7 @@ def _sampling(
             f"{len(viewpoints.cameras)} (--transforms, or beside the scenes); view them apart"
         )
     if viewpoints is None:
-        cameras = sample.default_path(model)
+        cameras = sample_views.default_path(model)
         sizes = np.tile(model.image_size, (model.num_views, 1))
         viewpoints = camera_file.Viewpoints(cameras, sizes, (None,) * model.num_views)
     cameras = viewpoints.cameras
@@ -117,7 +117,8 @@ def _sampling(
     labels = sorted(set(model.path_classes)) if model.class_names else []
     names = [model.class_names[label] for label in labels]
     own = model.task.sampler
-    first = Wish(0, own.steps, own.guidance, names[0] if names else None)
+    good = [name for name in names if name in pretrained.recognised_classes(options.model)]
+    first = Wish(0, own.steps, own.guidance, next(iter(good or names), None))
     return Sampling(draw, first, tuple(names)), viewpoints
 
 

@@ -92,14 +92,16 @@ class Experiment:
 
 
 def load(name: str) -> Experiment:
-    """The experiment of a name, of the folder configs/experiments here, or of a path.
+    """The experiment of a name, of configs/experiments here or in the package, or of a path.
 
     Raises:
       ExperimentError: if there is none, or it is not as `Experiment` expects.
     """
     path = pathlib.Path(name) if name.endswith(".py") else FOLDER / f"{name}.py"
+    path = pathlib.Path(settings.packaged(path))
     if not path.exists():
-        known = sorted(file.stem for file in FOLDER.glob("*.py"))
+        folder = pathlib.Path(settings.packaged(FOLDER))
+        known = sorted(file.stem for file in folder.glob("*.py"))
         where = f"{FOLDER} has {', '.join(known)}" if known else f"there is no {FOLDER} here"
         raise ExperimentError(f"there is no experiment {path}; {where}")
     spec = importlib.util.spec_from_file_location(path.stem, path)

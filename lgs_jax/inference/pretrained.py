@@ -1,12 +1,19 @@
 """The small models that come with the package: files of `model_file`, each with a card."""
 
+import difflib
 import importlib.resources
 import os
 import pathlib
 
 from lgs_jax.inference import model_file
+from lgs_jax.training import checkpoint
 
 _FOLDER = pathlib.Path(str(importlib.resources.files("lgs_jax"))) / "pretrained"
+# Classes that one recognises in what a model draws from nothing, as the limits in its card say;
+# judged by eye, by eight samples of each class. A model that is not named here has no such list.
+_RECOGNISED = {
+    "objects-small": ("snowman", "tree", "cake", "mushroom", "vase", "house", "car"),
+}
 
 
 def names() -> list[str]:
@@ -15,10 +22,33 @@ def names() -> list[str]:
 
 
 def find(path: str | os.PathLike) -> str | os.PathLike:
-    """The file of a name; anything else is a path, and stays as it is."""
-    if str(path) in names() and not pathlib.Path(path).exists():
+    """The file of a name; anything else is a path, and stays as it is.
+
+    Raises:
+      lgs_jax.training.checkpoint.CheckpointError: if it is one word that names neither a model of
+        the package nor a file or folder.
+    """
+    if is_name(path):
         return _FOLDER / f"{path}{model_file.SUFFIX}"
+    word = str(path)
+    if pathlib.PurePath(word).name == word and not pathlib.Path(word).exists():
+        close = difflib.get_close_matches(word, names(), n=1)
+        guess = f"did you mean {close[0]!r}? " if close else ""
+        raise checkpoint.CheckpointError(
+            f"{word} is no file or folder here, and no model of the package; {guess}The package "
+            f"has {', '.join(names())}; give one of these, or the path of a model or run"
+        )
     return path
+
+
+def is_name(path: str | os.PathLike) -> bool:
+    """Whether it names a model of the package; a file or folder of that name comes first."""
+    return str(path) in names() and not pathlib.Path(path).exists()
+
+
+def recognised_classes(name: str | os.PathLike) -> tuple[str, ...]:
+    """Names of the classes that come out well from nothing; empty where that is not known."""
+    return _RECOGNISED.get(str(name), ()) if is_name(name) else ()
 
 
 def card(name: str) -> pathlib.Path:

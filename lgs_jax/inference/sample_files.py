@@ -1,4 +1,4 @@
-"""What a person gets of samples: splats, videos, a grid, a contact sheet, a map of what is unsure.
+"""What a person gets of samples: splats, videos, grids of pictures and depth, what is unsure.
 
 Letters: S samples, V views of the latents, K frames of a video.
 """
@@ -7,23 +7,26 @@ import functools
 import pathlib
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.core import trajectories
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.inference import scene_video
 from lgs_jax.metrics.image import psnr
 from lgs_jax.rendering.api import render
 from lgs_jax.tasks import panels
 
 VIDEO_FRAMES = 48
-# Files of what `make` returns, which come and go with the number of samples.
-_OF_SAMPLES = re.compile(r"sample_\d+\.ply|turntable_\d+\.mp4|spread\.png")
+# Pixels of the shorter side of a video, of a model with smaller images.
+VIDEO_SIDE = 192
+# Files that come and go with the number of samples, and of photographs that they were given.
+_OF_SAMPLES = re.compile(r"sample_\d+\.ply|turntable_\d+\.mp4|spread\.png|input_\d+\.png")
+# The standard deviation that has the last colour of `spread`, of colours in [0, 1].
+_MOST_SPREAD = 0.25
 
 
 def check_folder(folder: pathlib.Path, *, overwrite: bool) -> None:
@@ -47,12 +50,20 @@ def check_folder(folder: pathlib.Path, *, overwrite: bool) -> None:
         ) from error
 
 
-def remove_others(folder: pathlib.Path, shown: Mapping[str, Any]) -> list[pathlib.Path]:
-    """Removes files of other samples than those to be shown from a folder; returns their paths."""
+def remove_others(
+    folder: pathlib.Path, shown: Collection[str], inputs: Collection[str] = ()
+) -> list[pathlib.Path]:
+    """Removes files of other samples and photographs from a folder; returns their paths.
+
+    Args:
+      folder: where they lie.
+      shown: names of the visuals that are about to be written.
+      inputs: file names of the photographs that are.
+    """
     others = [
         path
         for path in sorted(folder.glob("*"))
-        if _OF_SAMPLES.fullmatch(path.name) and path.stem not in shown
+        if _OF_SAMPLES.fullmatch(path.name) and path.stem not in shown and path.name not in inputs
     ]
     for path in others:
         path.unlink()
@@ -77,32 +88,61 @@ def make(
       video_frames: K.
 
     Returns:
-      What to write: `sample_<i>` (the splats), `turntable_<i>` (along the cameras and back), `grid`
-      (a row per sample, a column per view), `contact_sheet` (one picture of each sample) and, for
-      two samples or more, `spread` (per pixel of each view, the standard deviation over the
-      samples: dark is sure). And the samples as seen from the cameras, float [S, V, H, W, 3].
+      What to write: `sample_<i>` (the splats), `turntable_<i>` (around what the cameras look at,
+      smooth, at least `VIDEO_SIDE` pixels a side), `grid` and `depth` (a row per sample, a column
+      per view), `contact_sheet` (one picture of each sample) and, for two samples or more, `spread`
+      (per pixel of each view, the standard deviation over the samples: dark is sure). And the
+      samples as seen from the cameras, float [S, V, H, W, 3].
     """
-    draw = jax.jit(
-        functools.partial(render, height=image_size[0], width=image_size[1], depth_mode=None)
-    )
-    path = trajectories.interpolate(cameras, video_frames, loop=True)
-    everywhere = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), cameras, path)
-    pictures, visuals = [], {}
+    draw = jax.jit(functools.partial(render, height=image_size[0], width=image_size[1]))
+    pictures, depths, seen, visuals = [], [], [], {}
     for i in range(scenes.batch_shape[0]):
-        rgb = np.asarray(draw(scenes[i], everywhere).rgb)
-        pictures.append(rgb[: len(cameras)])
+        rendering = draw(scenes[i], cameras)
+        pictures.append(np.asarray(rendering.rgb))
+        depths.append(np.asarray(rendering.depth[..., 0]))
+        seen.append(np.asarray(rendering.alpha[..., 0]) > 0.5)
         visuals[f"sample_{i}"] = scenes[i]
-        visuals[f"turntable_{i}"] = panels.to_uint8(rgb[len(cameras) :])
+        visuals[f"turntable_{i}"] = _turntable(scenes[i], cameras, image_size, video_frames)
     shown = np.stack(pictures)
     rows = [list(known)] if len(known) else []
-    titles = (["given"] if rows else []) + [f"sample {i}" for i in range(len(shown))]
+    titles = (["given"] if rows else []) + _titles(len(shown))
     rows += [list(panels.to_uint8(row)) for row in shown]
     visuals["grid"] = panels.grid(rows, row_titles=titles)
+    visuals["depth"] = _depth_sheet(np.stack(depths), np.stack(seen))
     visuals["contact_sheet"] = contact_sheet(list(panels.to_uint8(shown[:, 0])))
     if len(shown) > 1:
-        spread = shown.std(axis=0).mean(axis=-1)
-        visuals["spread"] = panels.grid([list(panels.to_uint8(panels.turbo(4.0 * spread)))])
+        visuals["spread"] = _spread_sheet(shown)
     return visuals, shown
+
+
+def _turntable(
+    scene: Gaussians, cameras: Cameras, image_size: tuple[int, int], num_frames: int
+) -> np.ndarray:
+    """A video uint8 [K, H', W', 3] that looks like the small pictures, enlarged smoothly."""
+    path = scene_video.make_path("turntable", cameras, num_frames)
+    height = round(image_size[0] * max(VIDEO_SIDE / min(image_size), 1.0))
+    path, size, factor = scene_video.enlarged(path, image_size, height)
+    return scene_video.draw(scene, path, size, blur=factor, say=lambda _: None)
+
+
+def _depth_sheet(depths: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Depths [S, V, H, W] in the colours of one range; black where little is `seen`."""
+    colours, _, _ = panels.colorize_depth(depths, seen)
+    rows = panels.grid(list(map(list, colours)), row_titles=_titles(len(depths)))
+    return panels.grid([[rows], [panels.color_scale("far", "near")]])
+
+
+def _spread_sheet(shown: np.ndarray) -> np.ndarray:
+    """The spread over samples [S, V, H, W, 3], with what its colours mean."""
+    spread = shown.std(axis=0).mean(axis=-1)
+    views = panels.grid([list(panels.to_uint8(panels.turbo(spread / _MOST_SPREAD)))])
+    scale = panels.color_scale("0: all agree", f"{_MOST_SPREAD:g} or more")
+    title = f"standard deviation over {len(shown)} samples"
+    return panels.grid([[views], [scale]], column_titles=[title])
+
+
+def _titles(count: int) -> list[str]:
+    return [f"sample {i}" for i in range(count)]
 
 
 def scores(

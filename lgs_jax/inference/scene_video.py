@@ -17,6 +17,7 @@ from lgs_jax.tasks import panels
 
 PATHS = ("fly", "turntable", "wobble")
 BESIDE = ("input", "depth")
+MAX_SIDE = 8192  # pixels, which is also what players of H.264 show
 
 # Of the distance to what the cameras look at, for a path around one camera.
 _WOBBLE = 0.03
@@ -38,11 +39,24 @@ def make_path(name: str, cameras: Cameras, num_frames: int, number: int = 0) -> 
 def enlarged(
     cameras: Cameras, image_size: tuple[int, int], height: int
 ) -> tuple[Cameras, tuple[int, int], float]:
-    """Cameras for images of another height and the same shape, their size H, W, and the factor."""
+    """Cameras for images of another height and the same shape, their size H, W, and the factor.
+
+    Raises:
+      ValueError: if a side of the images would exceed `MAX_SIDE` pixels.
+    """
     factor = height / image_size[0]
-    width = round(image_size[1] * factor)
+    width = max(round(image_size[1] * factor), 1)
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"pictures of {height=} would be {width} x {height} pixels large; at most {MAX_SIDE} "
+            "a side can be drawn, choose a smaller height"
+        )
     resized = camera_lib.resize(cameras, scale_x=width / image_size[1], scale_y=factor)
     return resized, (height, width), factor
+
+
+# One for all scenes, so that those of one size are compiled once.
+_render = jax.jit(render, static_argnames=("height", "width", "background", "depth_mode", "eps2d"))
 
 
 def draw(
@@ -76,15 +90,13 @@ def draw(
       ValueError: if there is no photograph to show.
     """
     height, width = image_size
-    one = jax.jit(
-        functools.partial(
-            render,
-            height=height,
-            width=width,
-            background=background,
-            depth_mode="expected" if "depth" in beside else None,
-            eps2d=constants.EPS2D * blur**2,
-        )
+    one = functools.partial(
+        _render,
+        height=height,
+        width=width,
+        background=background,
+        depth_mode="expected" if "depth" in beside else None,
+        eps2d=constants.EPS2D * blur**2,
     )
     inputs = _inputs(path, cameras, images, image_size) if "input" in beside else None
     counter = progress.Progress(len(path), "frames", say, every_s=2.0)

@@ -12,21 +12,31 @@ from lgs_jax import files
 _SUFFIXES = (".mp4", ".gif", ".webp")
 # Frames per second that all formats can hold.
 _MIN_FPS, _MAX_FPS = 0.01, 1000.0
+# Smaller frames are hard to watch.
+MIN_SIDE = 256
+_WEBP_QUALITY = 90
 
 
 def save_video(
-    path: str | pathlib.Path, frames: np.ndarray, fps: float = 24, *, min_side: int = 256
+    path: str | pathlib.Path,
+    frames: np.ndarray,
+    fps: float = 24,
+    *,
+    min_side: int = MIN_SIDE,
+    lossless: bool = False,
 ) -> pathlib.Path:
     """Writes frames uint8 [T, H, W, 3] as a video and returns its path.
 
     The suffix decides: .mp4 is H.264 with 4:2:0 colours, which every browser and player shows (an
     odd side grows by one repeated row or column, since the codec asks for even sides); .gif has 256
-    colours; .webp is lossless. All loop where the format can say so. Frames whose shorter side is
-    below `min_side` pixels are enlarged by a whole number without smoothing, so that small renders
-    can be watched; `min_side=1` writes them as they are. The file appears only when complete.
+    colours; .webp has quality 90, or with `lossless` exactly the frames, in several times the
+    bytes. All loop where the format can say so. Frames whose shorter side is below `min_side`
+    pixels are enlarged by a whole number without smoothing, so that small renders can be watched;
+    `min_side=1` writes them as they are. The file appears only when complete.
 
     Raises:
-      ValueError: if the frames or the suffix are none of these, or `check_fps` refuses the rate.
+      ValueError: if the frames or the suffix are none of these, `check_fps` refuses the rate, or
+        another format than .webp should be lossless.
       OSError: if the file cannot be written.
     """
     path = pathlib.Path(path)
@@ -39,13 +49,16 @@ def save_video(
     suffix = path.suffix.lower()
     if suffix not in _SUFFIXES:
         raise ValueError(f"{path}: unknown suffix {suffix!r}; use one of {', '.join(_SUFFIXES)}")
+    if lossless and suffix != ".webp":
+        raise ValueError(f"{path}: only .webp videos can be lossless; leave out lossless")
     frames = enlarge(frames, -(-min_side // min(frames.shape[1:3])))
     with files.replacing(path) as partial:
         if suffix == ".mp4":
             _write_mp4(partial, frames, fps)
         else:
             first, *rest = (Image.fromarray(frame) for frame in frames)
-            options = {"lossless": True} if suffix == ".webp" else {}
+            options = {"lossless": lossless, "quality": 100 if lossless else _WEBP_QUALITY}
+            options = options if suffix == ".webp" else {}
             duration = round(1000 / fps)
             first.save(
                 partial, save_all=True, append_images=rest, duration=duration, loop=0, **options

@@ -19,6 +19,7 @@ def write_visuals(
     *,
     upscale: int = 1,
     fps: float = 24,
+    min_video_side: int = video.MIN_SIDE,
 ) -> list[pathlib.Path]:
     """Writes every entry to `directory/<name>.<suffix>` and returns the paths in order.
 
@@ -29,6 +30,7 @@ def write_visuals(
       upscale: whole number by which pictures are enlarged without smoothing; videos are enlarged
         on their own, see `save_video`.
       fps: frames per second of the videos.
+      min_video_side: pixels of their shorter side from which on they are not enlarged.
 
     Raises:
       ValueError: if an entry is none of these or a name leads out of the directory; nothing has
@@ -43,7 +45,7 @@ def write_visuals(
             with files.replacing(path) as partial:
                 Image.fromarray(video.enlarge(np.asarray(value), upscale)).save(partial)
         elif suffixes[name] == ".mp4":
-            video.save_video(path, value, fps)
+            video.save_video(path, value, fps, min_side=min_video_side)
         else:
             ply.save_ply(path, value)
         written.append(path)

@@ -120,6 +120,12 @@ def turbo(position: np.ndarray) -> np.ndarray:
     return np.clip(powers @ _TURBO, 0.0, 1.0)
 
 
+def color_scale(low: str, high: str, *, width: int = 96, height: int = 8) -> np.ndarray:
+    """The Turbo colours as a bar [height, width] between what its ends mean, uint8 [h, w, 3]."""
+    bar = np.tile(to_uint8(turbo(np.linspace(0, 1, width))), (height, 1, 1))
+    return _assemble([[_text(low, 255), bar, _text(high, 255)]], 2, 255)
+
+
 def _check_image(image: np.ndarray, where: str) -> None:
     shape, dtype = np.shape(image), getattr(image, "dtype", type(image))
     if len(shape) != 3 or shape[-1] != 3 or dtype != np.uint8:

@@ -130,6 +130,7 @@ def test_there_is_a_rival_for_each_kind_of_scene(monkeypatch):
         (["--steps", "0"], "must be at least 1"),
         (["--configs=/nowhere"], "there is no /nowhere/vae.py; give --configs"),
         (["--latent=/nowhere"], "no checkpoint in /nowhere"),
+        (["--alone", "--scenes", "voxels"], "make rivals; leave out --alone"),
         (
             ["--pixel=a", "--scenes", "voxels"],
             "--scenes and --patch-sizes have no effect",
@@ -139,3 +140,11 @@ def test_there_is_a_rival_for_each_kind_of_scene(monkeypatch):
 def test_refusals(arguments, message, capsys):
     assert __main__.main(["benchmark", "sampling", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_a_model_can_be_timed_alone():
+    options = benchmark_sampling._parser().parse_args(["--latent=objects-small", "--alone"])
+    contenders, cameras, header = benchmark_sampling.make_contenders(options)
+    assert [contender.name for contender in contenders] == ["latent"]
+    assert cameras.batch_shape == (2,)
+    assert header[-1] == "parameters: objects-small"

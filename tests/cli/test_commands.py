@@ -1,13 +1,18 @@
 """The front door: what commands there are, how they end, and what the shell completes."""
 
 import importlib
+import re
 import subprocess
 import sys
+from unittest import mock
 
 import pytest
 
+import lgs_jax
 from lgs_jax import __main__ as front
-from lgs_jax.cli import export, reporting
+from lgs_jax.cli import export, flag_parsing, reporting
+from lgs_jax.inference import pretrained
+from lgs_jax.training import preemption, processes
 
 
 def test_every_command_is_listed_with_what_it_does(capsys):
@@ -33,8 +38,57 @@ def test_errors_are_one_line_unless_debugging(capsys, monkeypatch):
     monkeypatch.setenv(reporting.DEBUG, "")
     assert front.main(["export", "a.obj", "b.ply"]) == 1
     assert capsys.readouterr().err.startswith("error: a.obj: '.obj' is no format")
-    with pytest.raises(ValueError, match="is no format"):
-        front.main(["--debug", "export", "a.obj", "b.ply"])
+    for place in range(4):
+        monkeypatch.setenv(reporting.DEBUG, "")
+        arguments = ["export", "a.obj", "b.ply"]
+        arguments.insert(place, "--debug")
+        with pytest.raises(ValueError, match="is no format"):
+            front.main(arguments)
+
+
+def test_debugging_is_asked_for_before_a_lone_dash_dash(monkeypatch):
+    monkeypatch.setenv(reporting.DEBUG, "")
+    seen = []
+    monkeypatch.setattr(export, "main", seen.append)
+    assert front.main(["export", "--", "--debug"]) == 0
+    assert seen == [["--", "--debug"]]
+    assert not reporting.debugging()
+
+
+@pytest.mark.parametrize("debugging", ["", "1"])
+def test_debugging_shows_where_a_configuration_fails(monkeypatch, debugging):
+    def broken(*_):
+        raise ValueError("no good")
+
+    def absent():
+        raise FileNotFoundError("nowhere.py")
+
+    missing = mock.Mock()
+    missing.value.to_dict = absent
+    monkeypatch.setenv(reporting.DEBUG, debugging)
+    monkeypatch.setattr(flag_parsing.flags, "FLAGS", broken)
+    for ask, message in (
+        (lambda: flag_parsing.parse([]), "no good"),
+        (lambda: flag_parsing.read(missing), "nowhere.py"),
+    ):
+        with pytest.raises((ValueError, OSError) if debugging else SystemExit, match=message):
+            ask()
+
+
+def test_help_says_versions_statuses_and_parts(capsys):
+    assert front.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lgs_jax {lgs_jax.__version__}\n"
+    front.main(["--help"])
+    statuses = re.findall(r"^  (\d+) ", capsys.readouterr().out, re.MULTILINE)
+    assert statuses == ["0", "1", "2", "75", "76", "130"]
+    assert (preemption.EXIT_STATUS, processes.EXIT_STATUS) == (75, 76)
+    assert front.main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    for part in ("--workdir", "--distributed", "--config.KEY", "same command continues"):
+        assert part in text
+    with pytest.raises(SystemExit):
+        front.main(["benchmark", "--help"])
+    assert "scaling     how a training step grows" in capsys.readouterr().out
 
 
 def test_flags_may_be_spelt_with_underscores(monkeypatch):
@@ -64,11 +118,9 @@ def test_training_needs_a_configuration(capsys):
 
 
 def test_the_shell_completes_commands_options_and_files(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr(front, "commands", lambda: ["export", "view"])
-    assert front.main(["completion", "bash"]) == 2  # not one of the two
-    from lgs_jax.cli import completion
-
-    assert completion.main(["bash"]) == 0
+    offered = ["benchmark", "completion", "export", "render", "train", "view"]
+    monkeypatch.setattr(front, "commands", lambda: offered)
+    assert front.main(["completion", "bash"]) == 0
     script = capsys.readouterr().out
     (tmp_path / "room.ply").touch()
 
@@ -79,11 +131,23 @@ def test_the_shell_completes_commands_options_and_files(capsys, monkeypatch, tmp
         done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
         return set(done.stdout.split())
 
-    assert complete("lgs-jax", "EMPTY") == {"export", "view"}
+    assert complete("lgs-jax", "EMPTY") == set(offered)
+    assert complete("lgs-jax", "--d") == {"--debug"}
+    assert complete("lgs-jax", "--debug", "vi") == {"view"}
     assert complete("lgs-jax", "view", "--ht") == {"--html"}
     assert complete("lgs-jax", "export", "--ver") == {"--verify", "--version"}
     assert complete("lgs-jax", "export", "ro") == {"room.ply"}
-    assert completion.main(["zsh"]) == 0
+    parts = {"data", "rasterizer", "sampling", "scaling"}
+    assert complete("lgs-jax", "benchmark", "EMPTY") == parts | {"--debug", "--help"}
+    assert complete("lgs-jax", "benchmark", "data", "--w") == {"--workers"}
+    assert complete("lgs-jax", "benchmark", "scaling", "--axes", "f") == {"fsdp"}
+    assert complete("lgs-jax", "completion", "z") == {"zsh"}
+    assert complete("lgs-jax", "train", "--") >= {"--config", "--workdir", "--distributed"}
+    for words in (("--path", "EMPTY"), ("--path", "="), ("--path", "=", "EMPTY")):  # as Bash cuts
+        assert complete("lgs-jax", "render", *words) == {"fly", "turntable", "wobble"}
+    assert complete("lgs-jax", "render", "--path=tu") == {"--path=turntable"}  # as zsh does
+    assert complete("lgs-jax", "view", "--model", "=", "EMPTY") == {*pretrained.names(), "room.ply"}
+    assert front.main(["completion", "zsh"]) == 0
     assert capsys.readouterr().out.startswith("autoload -U +X bashcompinit")
 
 

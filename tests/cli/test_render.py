@@ -66,6 +66,8 @@ def test_videos_follow_a_path_at_any_size(folder, path, capsys):
         video.seek(3)
         assert np.abs(np.asarray(video.convert("RGB")).astype(int) - first).max() > 20
     assert first[:, 32:].any()  # depth in colours
+    assert run(folder, "b.webp", *options, "--lossless") == 0
+    assert (folder / "a.webp").stat().st_size != (folder / "b.webp").stat().st_size
     assert run(folder, "a.webp", *options) == 1
     assert "exists; choose another name" in capsys.readouterr().err
 
@@ -110,6 +112,9 @@ def test_what_cannot_be_drawn_is_said(folder, capsys):
         ("a.mp4", ["--fps=nan"], "fps=nan must lie between"),
         ("/proc/a.mp4", ["--frames=2"], "/proc/"),
         ("a.png", ["--background=2"], "--background=2.0 must lie between 0 and 1"),
+        ("a.png", ["--height=100000"], "height=100000 would be 133333 x 100000 pixels large"),
+        ("a.mp4", ["--height=6000", "--frames=99"], "99 pictures of 8000 x 6000 pixels take 13.3"),
+        ("a.mp4", ["--lossless"], "--lossless is for .webp videos"),
     ):
         assert run(folder, output, *arguments) == 1
         assert message in capsys.readouterr().err

@@ -11,11 +11,11 @@ import tiny_autoencoder as tiny
 from PIL import Image
 
 from lgs_jax import __main__, settings, tasks
-from lgs_jax.cli import sample
+from lgs_jax.cli import sample, sample_views
 from lgs_jax.data import pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.inference import scene_model
+from lgs_jax.inference import sample_files, scene_model
 from lgs_jax.inference.export import ply
 from lgs_jax.inference.viewer import camera_file
 
@@ -51,6 +51,7 @@ def model():
 @pytest.fixture
 def command(model, monkeypatch, tmp_path):
     monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
+    monkeypatch.setattr(sample_files, "VIDEO_SIDE", 2 * tiny.SIZE)  # which takes less time
 
     def run(*arguments):
         folder = tmp_path / "out"
@@ -66,7 +67,8 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     assert status == 0, printed.err
     assert "PSNR at the given views: " in printed.out
     assert "PSNR at the other views: " in printed.out
-    names = {"contact_sheet.png", "grid.png", "spread.png", "transforms.json", "view.html"}
+    names = {"contact_sheet.png", "grid.png", "depth.png", "spread.png", "input_0.png"}
+    names |= {"transforms.json", "view.html"}
     names |= {f"{kind}_{i}.{end}" for i in (0, 1) for kind, end in KINDS}
     assert {path.name for path in folder.iterdir()} == names
     kept = folder / "sample_of_mine.ply"
@@ -80,6 +82,8 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     assert np.abs(np.asarray(first.colors - second.colors)).max() > 1e-3
     with Image.open(folder / "grid.png") as grid:
         assert grid.height > 3 * tiny.SIZE  # what was given, then two samples
+    with Image.open(folder / "depth.png") as depth:
+        assert 2 * tiny.SIZE < depth.height < 4 * tiny.SIZE  # two samples and a scale
     status, _ = command()
     assert status == 1
     assert "is not empty" in capsys.readouterr().err
@@ -87,6 +91,7 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     assert status == 0
     assert f"removed {folder / 'sample_1.ply'}, of an earlier call" in capsys.readouterr().out
     others = {"sample_1.ply", "turntable_1.mp4", "spread.png"}  # of the second sample
+    others |= {"input_0.png"}  # nothing was given this time
     assert {path.name for path in folder.iterdir()} == names - others | {kept.name}
 
 
@@ -96,10 +101,10 @@ KINDS = (("sample", "ply"), ("turntable", "mp4"))
 def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
     data = settings.build(DataSettings, CONFIG["data"] | {"view_draws": 2}, "data")
     source = pipeline.make_source(data, "train")
-    shown = sample._entry(source, data, 3, "train")
+    shown = sample_views._entry(source, data, 3, "train")
     trained_on = pipeline.draw_entry(source, data, 3, 0, cache=FrameCache(0))
     np.testing.assert_array_equal(shown["context"]["images"], trained_on["context"]["images"])
-    held_out = sample._entry(source, data, 0, None)
+    held_out = sample_views._entry(source, data, 0, None)
     assert "draw" not in held_out
 
 
@@ -109,7 +114,7 @@ def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
         (["--scene=9999"], "--scene=9999: the scenes are 0 to"),
         (["--known=7"], "there is no view 7"),
         (["--known=a"], "must be positions such as 0,2"),
-        (["--path=walk", "--known=0"], "a made-up --path does not have"),
+        (["--path=walk", "--known=0"], "--known needs photographs, of which this path has none"),
         (["--transforms=/nowhere"], "there is no /nowhere"),
         (["--photos=/nowhere"], "there is no /nowhere"),
         (["--class-label=1"], "trained without classes"),
@@ -124,6 +129,11 @@ def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
         (["--images=a.jpg", "--path=walk", "--scene=1"], "--scene has no effect on a made-up"),
         (["--upscale=0"], "--upscale=0 must be at least 1"),
         (["--upscale=-3"], "--upscale=-3 must be at least 1"),
+        (["--upscale=9999999"], "--upscale=9999999 must be at most 16"),
+        (["--seed=-1"], "--seed=-1 must be at least 0"),
+        (["--seed=4294967296"], "--seed=4294967296 must be at most 4294967295"),
+        (["--num-samples=-2"], "--num-samples=-2 must be at least 1"),
+        (["--class-label=random"], "--class-label=random needs a model with named classes"),
     ],
 )
 def test_refusals(command, capsys, arguments, message):
@@ -138,7 +148,7 @@ def test_refusals(command, capsys, arguments, message):
     [
         ({"max_known": 1}, ["--known=0,1"], "2 known views are more than the 1"),
         ({"unconditional": 0.0}, ["--known=0", "--guidance=2"], "needs a model that was trained"),
-        ({}, ["--num-samples=0"], "num_samples=0 must be at least 1"),
+        ({}, ["--num-samples=0"], "--num-samples=0 must be at least 1"),
         ({}, ["--steps=0"], "steps=0 must be at least 1"),
         ({}, [], "latents hold values that are not finite"),
     ],
@@ -205,10 +215,12 @@ def test_a_photograph_without_a_pose(command, model, tmp_path, capsys, focal_35m
     assert status == 0, printed.err
     with Image.open(folder / "grid.png") as grid:
         assert grid.height > 2 * tiny.SIZE  # the photograph, then the sample
+    if focal_35mm is None:
+        _photograph_is_found_beside_the_sample(folder, model.task.reference)
     # A square of 40 pixels; the diagonal of 72.1 pixels stands for 43.27 mm.
     focal = 28 * 72.11 / 43.27
     if not focal_35mm:  # that of the scene on whose path it stands
-        scene = sample._views(sample._parser().parse_args([]), model)
+        scene = sample_views.choose(sample._parser().parse_args([]), model)
         focal = scene.cameras.intrinsics[model.task.reference, 0] * 40 / tiny.SIZE
     wide = np.rad2deg(2 * np.arctan(20 / focal))
     assert f"{wide:.0f} degrees wide" in printed.out
@@ -218,14 +230,29 @@ def test_a_photograph_without_a_pose(command, model, tmp_path, capsys, focal_35m
     assert "view 1 has no photograph" in capsys.readouterr().err
 
 
+def _photograph_is_found_beside_the_sample(folder, reference):
+    images = camera_file.load(folder / camera_file.NAME).images
+    assert [i for i, image in enumerate(images) if image is not None] == [reference]
+    assert images[reference].shape == (tiny.SIZE, tiny.SIZE, 3)
+    assert np.abs(images[reference].astype(int) - 200).max() <= 2  # JPEG
+    both, page = folder / "both.png", folder / "one.html"
+    scene = str(folder / "sample_0.ply")
+    assert __main__.main(["render", scene, str(both), "--beside", "input"]) == 0
+    with Image.open(both) as picture:
+        assert picture.size == (2 * tiny.SIZE, tiny.SIZE)
+        assert np.abs(np.asarray(picture)[:, : tiny.SIZE].astype(int) - 200).max() <= 2
+    assert __main__.main(["view", scene, f"--html={page}"]) == 0
+    assert page.read_text().count("data:image/png;base64,") == 1
+
+
 def test_a_photograph_stands_on_the_path_of_a_scene_where_the_model_has_none(
     model, monkeypatch, tmp_path
 ):
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "photo.png")
     monkeypatch.setenv("HOME", str(tmp_path))
     photo = "--images=~/photo.png"
-    views = sample._views(sample._parser().parse_args([photo]), model)
-    scene = sample._views(sample._parser().parse_args([]), model)
+    views = sample_views.choose(sample._parser().parse_args([photo]), model)
+    scene = sample_views.choose(sample._parser().parse_args([]), model)
     chex.assert_trees_all_equal(views.cameras.world_from_cam, scene.cameras.world_from_cam)
     assert list(views.images) == [model.task.reference]
     assert np.all(views.images[model.task.reference] == 200)
@@ -236,7 +263,10 @@ def test_a_photograph_stands_on_a_path_of_the_model(tmp_path, fov_deg):
     Image.fromarray(np.full((40, 60, 3), 200, np.uint8)).save(tmp_path / "photo.png")
     paths = jax.tree.map(
         lambda *a: jnp.stack(a),
-        *(sample.make_path(name, 2, (tiny.SIZE, tiny.SIZE), 40.0) for name in sample.PATHS),
+        *(
+            sample_views.make_path(name, 2, (tiny.SIZE, tiny.SIZE), 40.0)
+            for name in sample_views.PATHS
+        ),
     )
     task = types.SimpleNamespace(reference=1)
     model = types.SimpleNamespace(
@@ -244,29 +274,73 @@ def test_a_photograph_stands_on_a_path_of_the_model(tmp_path, fov_deg):
     )
     options = sample._parser().parse_args([f"--images={tmp_path / 'photo.png'}", "--scene=1"])
     options.fov_deg = fov_deg
-    views = sample._views(options, model)
+    views = sample_views.choose(options, model)
     assert list(views.images) == [1]
     np.testing.assert_array_equal(views.cameras.world_from_cam, paths[1].world_from_cam)
     half_width = tiny.SIZE / 2 / np.asarray(views.cameras.intrinsics)[:, 0]
     np.testing.assert_allclose(half_width, np.tan(np.deg2rad((fov_deg or 40.0) / 2)), rtol=1e-5)
     options.path = "orbit"
-    orbit = sample._views(options, model).cameras
-    made_up = sample.make_path("orbit", 2, model.image_size, fov_deg or 60.0)
+    orbit = sample_views.choose(options, model).cameras
+    made_up = sample_views.make_path("orbit", 2, model.image_size, fov_deg or 60.0)
     chex.assert_trees_all_equal(orbit, made_up)
 
 
 def test_a_class_is_drawn_at_random_only_where_no_view_says_what_is_there():
     model = types.SimpleNamespace(class_names=("car", "tree"), path_classes=(0, 1))
-    options = types.SimpleNamespace(class_label=None, seed=0, num_samples=3)
+    options = types.SimpleNamespace(class_label=None, seed=0, num_samples=3, model="x")
     assert set(sample._labels(options, model, at_random=True)) <= {"car", "tree"}
     assert sample._labels(options, model, at_random=False) is None
     asked = types.SimpleNamespace(class_label="tree", seed=0, num_samples=3)
     assert sample._labels(asked, model, at_random=False) == "tree"
 
 
-@pytest.mark.parametrize("name", sample.PATHS)
+def test_classes_that_come_out_well_are_drawn_first_and_none_twice(capsys):
+    names = ("blocks", "house", "car", "snowman", "seat")
+    model = types.SimpleNamespace(class_names=names, path_classes=(4, 0, 1, 2, 3, 3))
+
+    def drawn(label, count, seed=0):
+        options = types.SimpleNamespace(
+            class_label=label, seed=seed, num_samples=count, model="objects-small"
+        )
+        return sample._labels(options, model, at_random=True)
+
+    for seed in range(5):
+        assert sorted(drawn(None, 3, seed)) == ["car", "house", "snowman"]
+        twice = drawn(None, 5, seed)
+        assert set(twice) == {"car", "house", "snowman"}
+        assert len(set(twice[:3])) == 3
+        assert sorted(drawn("random", 5, seed)) == sorted(names)
+    capsys.readouterr()
+    chosen = drawn(None, 2)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"classes: {', '.join(chosen)}\n")
+    assert "the 3 that come out well" in printed
+    assert "blocks, seat; --class-label=random draws from all" in printed
+    assert drawn("seat", 2) == "seat"
+
+
+def test_turntables_are_smooth_and_go_around(model, monkeypatch):
+    """Not the small pictures with every pixel repeated, and not along the cameras."""
+    cameras = sample_views.make_path("orbit", tiny.VIEWS, (tiny.SIZE, tiny.SIZE), 60.0)
+    scenes = model.sample(jax.random.key(0), cameras, steps=2)
+    paths = []
+    make_path = sample_files.scene_video.make_path
+    monkeypatch.setattr(
+        sample_files.scene_video, "make_path", lambda *a: paths.append(a[0]) or make_path(*a)
+    )
+    shown, _ = sample_files.make(scenes, cameras, image_size=(tiny.SIZE, tiny.SIZE), video_frames=2)
+    video = shown["turntable_0"].astype(int)
+    side = sample_files.VIDEO_SIDE
+    assert paths == ["turntable"]
+    assert video.shape == (2, side, side, 3)
+    factor = side // tiny.SIZE
+    within = np.abs(np.diff(video, axis=2))[:, :, : factor - 1]  # of the first pixels
+    assert within.any()
+
+
+@pytest.mark.parametrize("name", sample_views.PATHS)
 def test_paths_look_forward_and_move(name):
-    cameras = sample.make_path(name, 4, (32, 48), 60.0)
+    cameras = sample_views.make_path(name, 4, (32, 48), 60.0)
     forward = np.asarray(cameras.world_from_cam)[:, :3, 2]
     assert np.all(forward @ forward.mean(axis=0) > 0.5)
     assert np.asarray(cameras.world_from_cam)[:, 1, 1].min() > 0.9  # y down, as in the world

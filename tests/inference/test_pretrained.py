@@ -1,12 +1,21 @@
 """The models of the package load by name, sample, and say what they are."""
 
+import importlib
+import pathlib
+import re
+import shlex
+
 import jax
 import numpy as np
 import pytest
 
 import lgs_jax
-from lgs_jax.cli import sample
+from lgs_jax import __main__ as front
+from lgs_jax import settings
+from lgs_jax.cli import plan, sample
 from lgs_jax.inference import pretrained
+from lgs_jax.tasks import vae
+from lgs_jax.training import checkpoint
 
 
 def test_the_default_of_the_command_is_there_and_all_are_small():
@@ -35,3 +44,85 @@ def test_a_path_of_the_same_name_comes_first(tmp_path, monkeypatch):
     (tmp_path / name).mkdir()
     assert pretrained.find(name) == name
     assert pretrained.find("runs/vae") == "runs/vae"
+    assert not pretrained.recognised_classes(name)  # of another model, perhaps
+
+
+def test_a_misspelt_name_is_answered_with_the_models_that_there_are():
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        lgs_jax.load("objects-smal")
+    assert "did you mean 'objects-small'?" in str(error.value)
+    assert all(name in str(error.value) for name in pretrained.names())
+
+
+def test_recognised_classes_are_classes_of_the_model():
+    model = lgs_jax.load("objects-small")
+    drawn = {model.class_names[label] for label in model.path_classes}
+    assert 4 <= len(pretrained.recognised_classes("objects-small")) < len(drawn)
+    assert set(pretrained.recognised_classes("objects-small")) <= drawn
+    assert pretrained.recognised_classes("runs/objects-small") == ()
+
+
+def commands_of(name):
+    """Every command that a card prints, in blocks and in sentences, as words."""
+    text = pretrained.card(name).read_text().replace("\\\n", " ")
+    printed = re.findall(r"python -m (lgs_jax[ .][^`\n]+)", text)
+    return [shlex.split(command, comments=True) for command in printed]
+
+
+def flags_of(words):
+    return dict(word.removeprefix("--").split("=", 1) for word in words if "=" in word)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_folders_of_a_card_fit_together(name):
+    """What a command reads, one before it has written."""
+    written = set()
+    for words in commands_of(name):
+        flags = flags_of(words)
+        made = {flags.pop(flag, "") for flag in ("workdir", "output")}
+        own = re.compile(r"runs/.*|.*\.safetensors")
+        for value in filter(own.fullmatch, flags.values()):
+            assert any(pathlib.PurePath(value).is_relative_to(each) for each in written), value
+        assert not made & written
+        written |= made - {""}
+    assert any(each.endswith(".safetensors") for each in written)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_commands_of_a_card_have_known_flags(name):
+    trained = 0
+    for module, *words in commands_of(name):
+        if module == "lgs_jax.main":
+            trained += 1
+            assert all(word.startswith(("--config", "--workdir=")) for word in words), words
+            continue
+        command, *arguments = words
+        assert command in front.commands()
+        parser = importlib.import_module(f"lgs_jax.cli.{command.replace('-', '_')}")._parser()
+        parser.parse_args(front.with_hyphens(arguments))  # ends the program if one is not known
+    assert trained >= 4
+
+
+# As ml_collections loads configuration files.
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")
+@pytest.mark.parametrize("name", pretrained.names())
+def test_trainings_of_a_card_have_known_keys(name, monkeypatch):
+    """The configurations can be read, and settings, task and network accept all of their keys."""
+    monkeypatch.chdir(pathlib.Path(__file__).parents[2])
+    first = None
+    for module, *words in commands_of(name):
+        if module != "lgs_jax.main":
+            continue
+        flags = flags_of(words)
+        overrides = [word for word in words if word.startswith("--config.")]
+        config = plan.read_config(flags["config"], overrides)
+        if config["data"]["source"] != "procedural":
+            assert config["data"]["root"] == "ROOMS"
+        if config["task"] == "vae":
+            settings.build(vae.LossSettings, config["loss"], "config.loss")
+            config["loss"]["perceptual"] = "none"  # its weights are not part of the repository
+            first = first or config
+        else:
+            assert flags["config.autoencoder"]
+            assert flags["config.latents"]
+        plan.make_case(config, first if config["task"] == "diffusion" else None, {})

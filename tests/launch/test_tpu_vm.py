@@ -47,7 +47,7 @@ def test_queues_installs_trains_and_gives_back(programs):
     assert "lgs_jax.tar.gz rooms:lgs_jax.tar.gz" in scp
     assert all("--worker=all" in call for call in (scp, install, train))
     assert "--python 3.12" in install
-    assert '"jax[tpu]" -e ".[gcs]"' in install
+    assert '"jax[tpu]" -e ".[gcs,lpips]"' in install
     assert (
         "lgs_jax.main --distributed --workdir=gs://bucket/runs/a "
         r"--config=configs/vae.py:realestate10k --config.data.root=/a\ b" in train

@@ -102,3 +102,14 @@ def test_depth_edge_cases():
         panels.colorize_depth(np.ones((2, 2)), near=5.0, far=1.0)
     with pytest.raises(ValueError, match=r"valid has shape \(2,\)"):
         panels.colorize_depth(np.ones((2, 2)), valid=np.ones(2))
+
+
+def test_a_colour_scale_runs_from_one_end_of_the_colours_to_the_other():
+    scale = panels.color_scale("", "", width=64, height=6)
+    bar = scale[5]
+    for end, position in ((0, 0.0), (-1, 1.0)):
+        expected = panels.to_uint8(panels.turbo(np.array(position)))
+        inside = bar[~np.all(bar == 255, axis=-1)][end]
+        np.testing.assert_array_equal(inside, expected)
+    told = panels.color_scale("far", "near", width=64, height=6)
+    assert told.shape[1] > scale.shape[1]

@@ -8,10 +8,12 @@ import dataclasses
 import json
 import math
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from PIL import Image
 
 from lgs_jax import files
 from lgs_jax.core.cameras import Cameras
@@ -38,9 +40,33 @@ class Viewpoints:
     images: tuple[np.ndarray | None, ...]
 
 
-def save(path: str | pathlib.Path, cameras: Cameras, image_size: tuple[int, int]) -> pathlib.Path:
-    """Writes cameras [V] for pictures of a size H, W and returns the path."""
-    height, width = image_size
+def image_name(index: int) -> str:
+    """The file beside the cameras that holds the photograph of one of them."""
+    return f"input_{index}.png"
+
+
+def save(
+    path: str | pathlib.Path,
+    cameras: Cameras,
+    image_size: tuple[int, int],
+    images: Sequence[np.ndarray | None] = (),
+) -> pathlib.Path:
+    """Writes cameras, and beside them their photographs, which the file names; returns its path.
+
+    Args:
+      path: of the file.
+      cameras: [V].
+      image_size: H, W of their pictures.
+      images: photographs uint8 [h, w, 3] of the cameras, None where there is none.
+
+    Raises:
+      ValueError: if there are photographs, but not as many as cameras.
+    """
+    path, (height, width) = pathlib.Path(path), image_size
+    if len(images) not in (0, len(cameras)):
+        raise ValueError(
+            f"{path}: {len(images)} images for {len(cameras)} cameras; give None for gaps"
+        )
     frames = []
     for pose, intrinsics in zip(
         np.asarray(cameras.world_from_cam, np.float64) @ poses.CV_FROM_GL,
@@ -49,9 +75,14 @@ def save(path: str | pathlib.Path, cameras: Cameras, image_size: tuple[int, int]
     ):
         lens = dict(zip(("fl_x", "fl_y", "cx", "cy"), intrinsics.tolist(), strict=True))
         frames.append({**lens, "transform_matrix": pose.tolist()})
+    for i, image in enumerate(images):
+        if image is not None:
+            frames[i]["file_path"] = image_name(i)
+            with files.replacing(path.with_name(image_name(i))) as partial:
+                Image.fromarray(image).save(partial)
     with files.replacing(path) as partial:
         partial.write_text(json.dumps({"w": width, "h": height, "frames": frames}, indent=1))
-    return pathlib.Path(path)
+    return path
 
 
 def find(named: str | pathlib.Path | None, folder: pathlib.Path | None) -> Viewpoints | None:

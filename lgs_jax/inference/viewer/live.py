@@ -17,11 +17,14 @@ from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference.viewer import framing
 from lgs_jax.inference.viewer.camera_file import Viewpoints
 from lgs_jax.inference.viewer.sampling_panel import Panel, Sampling
+from lgs_jax.tasks import panels
 
 # viser keeps variances as 16-bit floats, which are coarse below 6e-5: scenes are made so large.
 RADIUS = 10.0
 _FRUSTUM_LENGTH = 0.05  # of the radius
 _MAX_LOG2_SIZE = 2.0
+# Of the radius: how far a camera moves before colours of depth are sent again, all at once.
+_STEP = 0.03
 
 
 class MissingViewerError(ImportError):
@@ -71,7 +74,7 @@ class Stage:
     """What is on show, and the controls that change it.
 
     Attributes:
-      name, size, frusta, panel: the controls.
+      name, size, frusta, depth, photograph, panel: the controls.
       splats, cameras: the nodes of the scene on show.
     """
 
@@ -86,6 +89,8 @@ class Stage:
         self._server, self._scenes, self._given, self._up = server, scenes, viewpoints, up
         self._sampling = sampling
         self._nodes: list[Any] = []
+        self._eye = np.zeros(3)  # the camera in use: of several visitors', the last that moved
+        self._behind: int | None = None
 
     def build(self) -> None:
         """Adds the controls and shows the first scene."""
@@ -93,11 +98,17 @@ class Stage:
         self.name = gui.add_dropdown("Scene", names, visible=len(names) > 1)
         self.size = gui.add_slider("Splat size, log2", -3.0, _MAX_LOG2_SIZE, 0.05, 0.0)
         self.frusta = gui.add_checkbox("Cameras", True)
+        self.depth = gui.add_checkbox("Depth", False)
+        photographs = self._given is not None and any(x is not None for x in self._given.images)
+        self.photograph = gui.add_checkbox("Photograph", False, visible=photographs)
         self._jump = gui.add_button("To the first camera")
         self.name.on_update(lambda _: self.show())
         self.size.on_update(lambda _: self.resize())
         self.frusta.on_update(lambda _: self._toggle())
+        self.depth.on_update(lambda _: self.recolour())
+        self.photograph.on_update(lambda _: self.put_behind())
         self._jump.on_click(lambda event: self._go(event.client, 0))
+        self._server.on_client_connect(lambda client: client.camera.on_update(self.look))
         self.panel = self._sampling and Panel(gui, self._sampling, self.add)
         self.show()
 
@@ -123,11 +134,16 @@ class Stage:
         self._views = dataclasses.replace(views, cameras=moved)
         large = gaussians.transform(scene, jnp.asarray(grow))
         self._covariances = np.asarray(gaussians.covariances(large))
+        self._centers, self._colors = (
+            np.asarray(large.means),
+            np.clip(np.asarray(large.colors), 0, 1),
+        )
+        self._eye = np.asarray(moved.centers[0], np.float64)
         self.splats = self._server.scene.add_gaussian_splats(
             "/splats",
-            centers=np.asarray(large.means),
+            centers=self._centers,
             covariances=self._drawn_covariances(),
-            rgbs=np.clip(np.asarray(large.colors), 0, 1),
+            rgbs=self._drawn_colors(),
             opacities=np.asarray(large.opacities)[:, None],
         )
         self.cameras = [self._add_camera(i) for i in range(len(moved))]
@@ -136,6 +152,35 @@ class Stage:
         upward = framing.mean_up(poses) if self._up is None else np.asarray(self._up, np.float64)
         self._server.scene.set_up_direction(upward)
         self._place(self._server.initial_camera, 0)
+        self.put_behind()
+
+    def look(self, camera: Any) -> None:
+        """Follows a visitor's camera: distances, and the nearest photograph, are those from it."""
+        eye = np.asarray(camera.position, np.float64)
+        if np.linalg.norm(eye - self._eye) < _STEP * RADIUS:
+            return
+        self._eye = eye
+        if self.depth.value:
+            self.recolour()
+        self.put_behind()
+
+    def recolour(self) -> None:
+        """Draws the splats in their own colours, or in those of their depth."""
+        self.splats.rgbs = self._drawn_colors()
+
+    def put_behind(self) -> None:
+        """Shows the photograph of the camera nearest to the one in use, or none."""
+        views, index = self._views, None
+        if self.photograph.value:
+            index = nearest_photograph(views, self._eye)
+        if index != self._behind:
+            self._behind = index
+            image = None if index is None else views.images[index]
+            self._server.scene.set_background_image(image)
+
+    def _drawn_colors(self) -> np.ndarray:
+        """Colours [N, 3] in [0, 1] that the controls ask for."""
+        return distance_colors(self._centers, self._eye) if self.depth.value else self._colors
 
     def _drawn_covariances(self) -> np.ndarray:
         """Covariances [N, 3, 3] at the chosen size, within what 16-bit floats hold."""
@@ -183,6 +228,19 @@ class Stage:
         camera.look_at = pose[:3, 3] + 0.5 * RADIUS * pose[:3, 2]
         camera.up = -pose[:3, 1]
         camera.fov = self._fov(index)
+
+
+def distance_colors(centers: np.ndarray, eye: np.ndarray) -> np.ndarray:
+    """Colours [N, 3] in [0, 1] of the distances of points [N, 3] from another: near is red."""
+    distances = np.linalg.norm(centers - eye, axis=-1)
+    return panels.colorize_depth(distances)[0] / 255
+
+
+def nearest_photograph(views: Viewpoints, eye: np.ndarray) -> int | None:
+    """The camera nearest to a point [3] among those with a photograph; None if there is none."""
+    known = [i for i, image in enumerate(views.images) if image is not None]
+    centers = np.asarray(views.cameras.centers)
+    return min(known, key=lambda i: np.linalg.norm(centers[i] - eye), default=None)
 
 
 def _made_up(scene: Gaussians, up: Sequence[float] | None) -> Viewpoints:

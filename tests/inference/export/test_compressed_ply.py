@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import splat_scenes
 
 from lgs_jax.inference.export import ply
 
@@ -78,6 +79,22 @@ def test_values_are_within_a_step(tmp_path, colors):
     assert agreement.min() > 1 - 4e-6
     np.testing.assert_allclose(read.opacities, opacities, atol=0.51 / 255)
     np.testing.assert_allclose(read.colors, rgb, atol=0.51 * (1.4 if colors else 1.0) / 255)
+
+
+def test_files_of_another_writer_are_read(tmp_path):
+    """Its own reader says what is in them."""
+    gsply = pytest.importorskip("gsply", reason="pip install gsply")
+    plain = ply.save_ply(tmp_path / "a.ply", splat_scenes.make(300))
+    path = tmp_path / "b.compressed.ply"
+    gsply.plywrite(path, gsply.plyread(str(plain)), compressed=True)
+    theirs, ours = gsply.plyread(str(path)), ply.load_ply(path).check()
+    np.testing.assert_allclose(ours.means, theirs.means, atol=1e-5)
+    np.testing.assert_allclose(np.log(ours.scales), theirs.scales, atol=1e-5)
+    assert splat_scenes.angles(ours.quats, theirs.quats).max() < 1e-4
+    np.testing.assert_allclose(
+        ours.opacities, 1 / (1 + np.exp(-theirs.opacities.reshape(-1))), atol=1e-5
+    )
+    np.testing.assert_allclose(ours.colors, 0.5 + ply.SH_DEGREE_0 * theirs.sh0, atol=1e-5)
 
 
 def test_a_file_that_is_cut_short(tmp_path):

@@ -27,6 +27,18 @@ def test_round_trip(cameras, tmp_path):
     assert again.images == (None, None)
 
 
+def test_photographs_are_written_beside_the_cameras_and_found_again(cameras, tmp_path):
+    photograph = np.arange(24 * 32 * 3, dtype=np.uint8).reshape(24, 32, 3)
+    path = camera_file.save(tmp_path / camera_file.NAME, cameras, (48, 64), [None, photograph])
+    assert {each.name for each in tmp_path.iterdir()} == {camera_file.NAME, "input_1.png"}
+    again = camera_file.load(path)
+    assert again.images[0] is None
+    np.testing.assert_array_equal(again.images[1], photograph)
+    assert again.sizes.tolist() == [[48, 64]] * 2  # what the cameras are for
+    with pytest.raises(ValueError, match="1 images for 2 cameras"):
+        camera_file.save(path, cameras, (48, 64), [photograph])
+
+
 def test_photographs_are_found_and_give_the_size(tmp_path):
     (tmp_path / "images").mkdir()
     Image.new("RGB", (20, 10), (255, 0, 0)).save(tmp_path / "images" / "a.png")

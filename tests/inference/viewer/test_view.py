@@ -115,6 +115,12 @@ def test_live_viewer_holds_the_scenes(scene, cameras, monkeypatch):
         np.testing.assert_allclose(
             server.initial_camera.position, grow * cameras.centers[0], rtol=1e-5
         )
+        stage.depth.value = True
+        stage.recolour()
+        eye = grow * np.asarray(cameras.centers[0])
+        depths = live.distance_colors(grow * np.asarray(scene.means), eye)
+        # Of 256 colours, the next one where float32 rounds the other way.
+        np.testing.assert_allclose(stage.splats.rgbs / 255.0, depths, atol=0.02)
         stage.size.value = 1.0
         stage.resize()
         np.testing.assert_allclose(stage.splats.covariances, 4 * expected, rtol=1e-3, atol=1e-4)
@@ -124,6 +130,70 @@ def test_live_viewer_holds_the_scenes(scene, cameras, monkeypatch):
         assert len(stage.cameras) == 2
     finally:
         server.stop()
+
+
+def test_near_splats_are_red_and_far_ones_blue():
+    points = np.linspace([0, 0, 1], [0, 0, 9], 50)
+    colours = live.distance_colors(points, np.zeros(3))
+    assert colours.shape == (50, 3)
+    assert colours[0, 0] > 2 * colours[0, 2]
+    assert colours[25, 2] > 2 * colours[25, 0]  # the farthest are nearly black
+    np.testing.assert_allclose(live.distance_colors(points, np.array([0, 0, 10])), colours[::-1])
+
+
+def fake_server():
+    """As much of viser as the stage needs, which remembers what it was told."""
+
+    def control(*arguments, **options):
+        values = {"add_dropdown": lambda: arguments[1][0]}
+        control = mock.MagicMock()
+        control.value = values.get(options.pop("kind", ""), lambda: arguments[-1])()
+        return control
+
+    server = mock.MagicMock()
+    server.gui.add_checkbox.side_effect = control
+    server.gui.add_slider.side_effect = control
+    server.gui.add_dropdown.side_effect = lambda *a, **k: control(*a, kind="add_dropdown")
+    return server
+
+
+def test_depth_and_photographs_follow_the_camera_in_use(scene, cameras):
+    photographs = tuple(np.full((48, 64, 3), value, np.uint8) for value in (10, 20))
+    views = camera_file.Viewpoints(cameras, np.array([[48, 64]] * 2), photographs)
+    server = fake_server()
+    stage = live.Stage(server, {"all": scene}, views, None)
+    stage.build()
+    background = server.scene.set_background_image
+    own = server.scene.add_gaussian_splats.call_args.kwargs["rgbs"]
+    np.testing.assert_allclose(own, np.clip(np.asarray(scene.colors), 0, 1), atol=1e-6)
+    background.assert_not_called()
+    stage.depth.value = stage.photograph.value = True
+    stage.recolour()
+    stage.put_behind()
+    at_first = np.array(stage.splats.rgbs)
+    background.assert_called_once_with(photographs[0])
+    grow = live.RADIUS / framing.extent(scene)[1]
+    stage.look(types.SimpleNamespace(position=grow * np.asarray(cameras.centers[1])))
+    expected = live.distance_colors(np.asarray(scene.means), np.asarray(cameras.centers[1]))
+    # Distances in float32 may round to the next of 256 colours.
+    assert np.abs(stage.splats.rgbs - expected).max() < 0.02
+    assert np.abs(stage.splats.rgbs - at_first).max() > 0.1
+    background.assert_called_with(photographs[1])
+    stage.depth.value = stage.photograph.value = False
+    stage.recolour()
+    stage.put_behind()
+    np.testing.assert_array_equal(stage.splats.rgbs, own)
+    background.assert_called_with(None)
+
+
+def test_there_is_a_checkbox_for_photographs_only_where_there_are_some(scene, cameras):
+    for images, offered in (((None, None), False), ((None, np.zeros((4, 4, 3), np.uint8)), True)):
+        server = fake_server()
+        views = camera_file.Viewpoints(cameras, np.array([[48, 64]] * 2), images)
+        live.Stage(server, {"all": scene}, views, None).build()
+        (call,) = [c for c in server.gui.add_checkbox.call_args_list if c.args[0] == "Photograph"]
+        assert call.kwargs["visible"] == offered
+        assert live.nearest_photograph(views, np.zeros(3)) == (1 if offered else None)
 
 
 def test_live_viewer_draws_further_scenes(scene, monkeypatch):

@@ -1,0 +1,171 @@
+"""Where `sample` imagines scenes from: paths of the model, its data, captures, made-up paths."""
+
+import argparse
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lgs_jax.cli import captures
+from lgs_jax.core import cameras as camera_lib
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.data import assemble, crops, pipeline
+from lgs_jax.data import images as image_lib
+from lgs_jax.data.cache import FrameCache
+from lgs_jax.data.example import Source
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import scene_model
+
+PATHS = ("orbit", "walk")
+SPLITS = ("eval", "train")
+FIELD_OF_VIEW_DEG = 60.0
+_ARC_DEG = 60.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Views:
+    """Where to imagine the scene from, and what is seen there.
+
+    Attributes:
+      cameras: [V].
+      images: uint8 [H, W, 3] of the views that have one, by position.
+      world_from_cameras: similarity [4, 4] from the frame of the cameras to the data's world.
+    """
+
+    cameras: Cameras
+    images: dict[int, np.ndarray]
+    world_from_cameras: jax.Array
+
+    def known(self, text: str | None) -> list[int]:
+        """The positions of the known views, from "0,2"; None: the default."""
+        if text is None:  # a photograph without a pose is there to be shown
+            return list(self.images) if len(self.images) == 1 else []
+        try:
+            chosen = sorted({int(part) for part in text.split(",") if part.strip()})
+        except ValueError as error:
+            raise ValueError(f"--known={text!r} must be positions such as 0,2") from error
+        if chosen and not self.images:
+            raise ValueError(
+                "--known needs photographs, of which this path has none; give --images, a capture "
+                "of yours, or --data-root"
+            )
+        if outside := [i for i in chosen if not 0 <= i < len(self.cameras)]:
+            raise ValueError(
+                f"--known={text!r}: there is no view {outside[0]}; the views are 0 to "
+                f"{len(self.cameras) - 1}"
+            )
+        if blind := [i for i in chosen if i not in self.images]:
+            raise ValueError(
+                f"--known={text!r}: view {blind[0]} has no photograph; --images stands at view "
+                f"{next(iter(self.images))}"
+            )
+        return chosen
+
+
+def choose(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
+    """The views that the options of `sample` ask for, else those of the model's own data."""
+    if options.images:
+        return _photograph(options, model)
+    if options.path:
+        fov_deg = options.fov_deg or FIELD_OF_VIEW_DEG
+        cameras = make_path(options.path, model.num_views, model.image_size, fov_deg)
+        return Views(cameras, {}, jnp.eye(4))
+    asked_for = options.data_root or captures.settings(options)
+    # What is made from a seed can be made anywhere, so its pictures can be shown.
+    if options.known or options.split == "train":
+        asked_for = asked_for or {part.source for part, _ in model.data.parts} == {"procedural"}
+    if model.paths is not None and not asked_for:
+        return Views(_model_path(options, model), {}, jnp.eye(4))
+    return _data_views(options, model)
+
+
+def _data_views(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
+    """A scene of the model's own data, or of a capture."""
+    capture, scene = captures.settings(options), options.scene or 0
+    if options.data_root:
+        capture = {"root": options.data_root}
+    data = dataclasses.replace(model.data, **capture)
+    source = pipeline.make_source(data, options.split or SPLITS[0])
+    print(source.report.summary())
+    if not 0 <= scene < len(source):
+        raise ValueError(f"--scene={scene}: the scenes are 0 to {len(source) - 1}")
+    entry = _entry(source, data, scene, options.split)
+    context = entry["context"]
+    cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
+    images = dict(enumerate(context["images"]))
+    return Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
+
+
+def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> Cameras:
+    """The path [V] of the model that --scene chooses."""
+    if options.split == "train":
+        raise ValueError("--split=train is for scenes of data; give --data-root, or leave it out")
+    scene = options.scene or 0
+    if not 0 <= scene < len(model.paths):
+        raise ValueError(f"--scene={scene}: the paths are 0 to {len(model.paths) - 1}")
+    return model.paths[scene]
+
+
+def _entry(source: Source, data: DataSettings, scene: int, split: str | None) -> dict[str, Any]:
+    """The scene in the views of the evaluation, or in the first of those that training draws."""
+    if split == "train" and data.view_draws:
+        return pipeline.draw_entry(source, data, scene, 0, cache=FrameCache(0))
+    return assemble.scene_entry(source, data, scene, rng=None, cache=FrameCache(0))
+
+
+def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
+    """One photograph as the reference view of a path of the model or its data, or a made-up one."""
+    path = str(pathlib.Path(options.images[0]).expanduser())
+    pixels = image_lib.read_photograph(path)
+    own = None
+    if not options.path:
+        has_paths = model.paths is not None and not options.data_root
+        own = _model_path(options, model) if has_paths else _data_views(options, model).cameras
+    fov_deg, origin = options.fov_deg, "--fov-deg"
+    height, width = model.image_size
+    box = crops.centre_box(pixels.shape[:2], width / height)
+    if fov_deg is None and (focal := image_lib.exif_focal_length(path)) is not None:
+        fov_deg, origin = np.rad2deg(2 * np.arctan((box[2] - box[0]) / 2 / focal)), "its EXIF data"
+    if fov_deg is None and own is not None:
+        fov_deg = np.rad2deg(2 * np.arctan(width / 2 / own.intrinsics[model.task.reference, 0]))
+        origin = "as what the model was trained on; set --fov-deg if you know it"
+    if fov_deg is None:
+        fov_deg, origin = FIELD_OF_VIEW_DEG, "a guess; set --fov-deg if you know it"
+    print(f"{path}: {fov_deg:.0f} degrees wide after the crop to {width} x {height} ({origin})")
+    cameras = make_path(options.path or PATHS[0], model.num_views, model.image_size, fov_deg)
+    if own is not None:
+        cameras = dataclasses.replace(cameras, world_from_cam=own.world_from_cam)
+    shown = crops.crop_resize(pixels, box, height, width)
+    return Views(cameras, {model.task.reference: shown}, jnp.eye(4))
+
+
+def default_path(model: scene_model.SceneModel) -> Cameras:
+    """Cameras [V] where nothing is said of them: the first path of the model, or an orbit."""
+    if model.paths is not None:
+        return model.paths[0]
+    return make_path("orbit", model.num_views, model.image_size, FIELD_OF_VIEW_DEG)
+
+
+def make_path(name: str, num_views: int, image_size: tuple[int, int], fov_deg: float) -> Cameras:
+    """A made-up path [V] for images of a size: `orbit` around a point, or `walk` forward and aside.
+
+    Units do not matter: the model sees cameras in units of their own spread.
+    """
+    steps = np.linspace(-0.5, 0.5, num_views)
+    if name == "orbit":
+        angles = np.deg2rad(_ARC_DEG) * steps
+        centers = np.stack([np.sin(angles), np.zeros(num_views), -np.cos(angles)], -1)
+        targets = np.zeros((num_views, 3))
+    else:
+        centers = np.stack([0.5 * steps, np.zeros(num_views), 1.0 * steps], -1)
+        targets = centers + np.array([0.2, 0.0, 1.0])
+    height, width = image_size
+    focal = 0.5 * width / np.tan(np.deg2rad(fov_deg) / 2)
+    poses = camera_lib.look_at(
+        *(jnp.asarray(a, jnp.float32) for a in (centers, targets, np.array([0.0, -1.0, 0.0])))
+    )
+    intrinsics = jnp.array([focal, focal, width / 2, height / 2], jnp.float32)
+    return Cameras(poses, jnp.broadcast_to(intrinsics, (num_views, 4)))
