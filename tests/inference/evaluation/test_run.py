@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import re
-import subprocess
 import types
 
 import jax
@@ -19,7 +17,7 @@ from lgs_jax.data.report import Finding
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.data.sources.procedural import ProceduralSource
 from lgs_jax.inference import scene_model
-from lgs_jax.inference.evaluation import nearest, protocols, run, scoring, versions
+from lgs_jax.inference.evaluation import nearest, protocols, run, scoring
 from lgs_jax.metrics import image
 from lgs_jax.rendering.api import render
 from lgs_jax.vision.features import FeatureNetwork
@@ -306,40 +304,6 @@ def test_requests_that_the_model_was_not_trained_for(tmp_path, trained, options,
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize(
-    ("data", "asked", "count", "text"),
-    [
-        ({}, None, 2, "2 held-out views of each scene, these between the encoded ones"),
-        ({"gap_max": 2}, None, 1, "1 held-out views of each scene, these between"),
-        ({"gap_max": 2}, 3, 3, "1 frames lie between the encoded views, so others lie beyond them"),
-        ({"num_frames": 3}, None, 1, "1 held-out views of each scene, these between"),
-        ({"mix": ({"num_frames": 3, "weight": 0.5},)}, None, 1, "these between"),
-    ],
-)
-def test_held_out_views_are_as_many_as_encoded_ones_where_there_is_room(
-    model, data, asked, count, text
-):
-    other = scene_model.SceneModel(
-        model.frozen, model.task, data=dataclasses.replace(model.data, **data)
-    )
-    found = protocols.data_settings("single_image", other, {}, asked)
-    assert found.target_views == count
-    assert text in protocols.describe_views(found)
-    assert dataclasses.replace(found, target_views=1) == other.data
-
-
-def test_a_view_index_says_how_many_views_there_are(model):
-    data = dataclasses.replace(
-        model.data, source="transforms", root="x", view_index="v.json", num_scenes=None
-    )
-    other = scene_model.SceneModel(model.frozen, model.task, data=data)
-    found = protocols.data_settings("single_image", other, {})
-    assert found.target_views == DATA["target_views"]
-    assert "as v.json chooses them" in protocols.describe_views(found)
-    with pytest.raises(ValueError, match=r"target_views=2, but the protocol .* has 3"):
-        protocols.target_views(protocols.PROTOCOLS["re10k_2view"], data, 2)
-
-
 def test_a_folder_has_the_figures_of_one_weight_file(model, tmp_path):
     """The heads differ: the same trunk and size, but another distance."""
     params = {"conv_0": jnp.ones(3)}
@@ -358,19 +322,6 @@ class Constant(types.SimpleNamespace):
 
     def __call__(self, a, b):
         return jnp.ones(a.shape[:-3])
-
-
-def test_versions_name_the_commit_of_the_packages_own_checkout(tmp_path, monkeypatch):
-    assert {"jax", "jaxlib", "flax", "device", "commit"} <= set(versions.found())
-    (tmp_path / "package").mkdir()
-    git = ["git", "-c", "user.name=a", "-c", "user.email=b", "-C", str(tmp_path)]
-    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
-        subprocess.run(git + command, check=True)
-    commit = versions._commit(tmp_path)
-    assert re.fullmatch("[0-9a-f]{40}", commit)
-    assert versions._commit(tmp_path / "package") is None
-    monkeypatch.setenv("PATH", "")
-    assert versions._commit(tmp_path) is None
 
 
 def test_a_foreign_folder_and_an_autoencoder_alone_are_refused(model, tmp_path):
