@@ -1,5 +1,6 @@
 """The command writes what it promises, and refuses what it cannot do."""
 
+import argparse
 import types
 
 import chex
@@ -96,6 +97,12 @@ def test_writes_splats_videos_and_pictures(command, capsys):
 
 
 KINDS = (("sample", "ply"), ("turntable", "mp4"))
+
+
+def test_paths_of_a_model_without_its_data_are_of_no_split():
+    options = argparse.Namespace(split="train", scene=None)
+    with pytest.raises(ValueError, match="--split=train is for scenes of data; give --data-root"):
+        sample_views._model_path(options, None)
 
 
 def test_scenes_trained_on_are_seen_in_the_views_of_their_training():

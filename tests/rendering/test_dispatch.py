@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas
-from splat_scenes import make_cameras, make_scene
+from render_scenes import make_cameras, make_scene
 
 from lgs_jax.rendering.splat import dispatch, projection
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from splat_scenes import make_cameras, make_scene
+from render_scenes import make_cameras, make_scene
 
 from lgs_jax.rendering.api import render
 from lgs_jax.rendering.splat import dispatch, pallas_gpu, pallas_tpu, tiled

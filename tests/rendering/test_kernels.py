@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.pallas import tpu
-from splat_scenes import make_cameras, make_scene
+from render_scenes import make_cameras, make_scene
 
 from lgs_jax.rendering.api import render
 from lgs_jax.rendering.splat import tpu_streaming
