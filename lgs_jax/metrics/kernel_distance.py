@@ -7,8 +7,11 @@ and where the distributions are the same it scatters around 0, below it too.
 Letters: N, M images, S scenes, F images of each, D features.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
+from lgs_jax.data import progress
 from lgs_jax.metrics import feature_statistics
 from lgs_jax.vision.features import FeatureNetwork
 
@@ -78,7 +81,13 @@ def distance(a: np.ndarray, b: np.ndarray, *, block: int = 1024) -> float:
 
 
 def scene_bootstrap(
-    a: np.ndarray, b: np.ndarray, *, resamplings: int = 1000, seed: int = 0, block: int = 1024
+    a: np.ndarray,
+    b: np.ndarray,
+    *,
+    resamplings: int = 1000,
+    seed: int = 0,
+    block: int = 1024,
+    say: Callable[[str], None] = lambda _: None,
 ) -> tuple[float, np.ndarray]:
     """The distance of images of the same scenes, and its values over resampled scenes.
 
@@ -92,6 +101,8 @@ def scene_bootstrap(
       b: features [S, F, D] of the same scenes in the same order.
       resamplings: how often S scenes are drawn.
       seed: of the draws.
+      block: images that are compared with as many others at a time.
+      say: told of the progress, where it takes long.
 
     Returns:
       The distance, and that of every draw that has more than one scene.
@@ -105,7 +116,7 @@ def scene_bootstrap(
             f"and {b.shape}"
         )
     _checked_pair(a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
-    pairs = _scene_pairs(a, b, max(1, block // a.shape[1]))
+    pairs = _scene_pairs(a, b, max(1, block // a.shape[1]), say)
     np.fill_diagonal(pairs, 0.0)
     size = len(a)
     generator = np.random.default_rng(seed)
@@ -115,15 +126,20 @@ def scene_bootstrap(
     return float(pairs.sum() / (size * (size - 1))), sums[counts > 0] / counts[counts > 0]
 
 
-def _scene_pairs(a: np.ndarray, b: np.ndarray, block: int) -> np.ndarray:
+def _scene_pairs(
+    a: np.ndarray, b: np.ndarray, block: int, say: Callable[[str], None]
+) -> np.ndarray:
     """What every pair of scenes adds to the distance [S, S], by blocks of so many scenes."""
     pairs = np.zeros((len(a), len(a)))
+    blocks = -(-len(a) // block)
+    counter = progress.Progress(blocks * (blocks + 1) // 2, "pairs of blocks", say, every_s=10.0)
     for i in range(0, len(a), block):
         for j in range(i, len(a), block):
             rows, columns = slice(i, i + block), slice(j, j + block)
             found = _mean_kernels(a[rows], a[columns]) + _mean_kernels(b[rows], b[columns])
             found -= _mean_kernels(a[rows], b[columns]) + _mean_kernels(b[rows], a[columns])
             pairs[rows, columns], pairs[columns, rows] = found, found.T
+            counter.add()
     return pairs
 
 

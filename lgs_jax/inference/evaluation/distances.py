@@ -3,6 +3,8 @@
 Letters: S scenes, V views of the latents, T held-out views, D features.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from lgs_jax.vision.features import FeatureNetwork
 
 
 def measure(
-    kept: records.Records, num_parts: int, network: FeatureNetwork | None
+    kept: records.Records,
+    num_parts: int,
+    network: FeatureNetwork | None,
+    say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Fréchet and kernel distance of the features of all true and all rendered images.
 
@@ -33,19 +38,23 @@ def measure(
     )
     kernel = kernel_distance.metric_name(network)
     found = {
-        frechet.metric_name(network): frechet.distance(
-            *map(FeatureStatistics.of, (true, rendered))
-        ),
+        frechet.metric_name(network): frechet.distance(*(_statistics(parts, i) for i in (0, 1))),
         kernel: mean,
         f"{kernel}_deviation": deviation,
         "images": images,
         "subset_size": size,
     }
     if len(true) > 1:
-        value, draws = kernel_distance.scene_bootstrap(true, rendered)
+        value, draws = kernel_distance.scene_bootstrap(true, rendered, say=say)
         low, high = summary.ends(draws)
         found[f"{kernel}_by_scenes"] = {"mean": value, "low": low, "high": high}
     return found
+
+
+def _statistics(parts: Sequence[tuple[np.ndarray, np.ndarray]], side: int) -> FeatureStatistics:
+    """Of the features of one side, batch by batch: in float64, all at once would be too many."""
+    each = (FeatureStatistics.of(part[side]) for part in parts)
+    return functools.reduce(FeatureStatistics.merge, each)
 
 
 def at_view(kept: records.Records, num_parts: int, view: int) -> list[np.ndarray]:

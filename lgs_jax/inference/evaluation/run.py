@@ -153,7 +153,7 @@ def evaluate(
         "num_scenes": len(found),
         "scores": summary.scores(found, groups),
         "scene": summary.scene_means(found),
-        "distances": distances.measure(kept, num_parts, network),
+        "distances": distances.measure(kept, num_parts, network, say),
         "scenes": found,
     }
     show = functools.partial(_show, scorer, source, data, options.batch_size)
