@@ -70,9 +70,15 @@ def save(folder, step):
         checkpoints.wait()
 
 
-def make():
-    """The autoencoder with normalised latents."""
-    return frozen_autoencoder.from_run(CONFIG, make_params()).with_stats(STATS)
+def make(kind="gaussians"):
+    """The autoencoder with normalised latents, and scenes of this kind."""
+    if kind == "gaussians":
+        return frozen_autoencoder.from_run(CONFIG, make_params()).with_stats(STATS)
+    head = CONFIG["model"]["scene_head"] | {"kind": kind, "samples": 8}
+    config = CONFIG | {"model": CONFIG["model"] | {"scene_head": head}}
+    module = autoencoder.Autoencoder(**config["model"])
+    params = invent(jax.eval_shape(module.init, jax.random.key(0), *make_views())["params"])
+    return frozen_autoencoder.from_run(config, params).with_stats(STATS)
 
 
 def make_batch(scenes=2):

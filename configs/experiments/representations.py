@@ -21,7 +21,8 @@ def get_experiment() -> dict:
         "question": (
             "The same encoder and decoder, trained for the same number of steps with the same "
             "loss (without the colour term, which only splats have): how good is each kind of "
-            "scene, and what does its step cost?"
+            "scene, and what do its step and its rendering (of the encoded views of one scene, "
+            "time and temporary memory) cost?"
         ),
         "stages": {
             "vae": {
@@ -45,6 +46,10 @@ def get_experiment() -> dict:
             "held-out views, dB": "vae:eval/target_psnr",
             "held-out SSIM": "vae:eval/target_ssim",
             "seconds a step": "vae:step_seconds",
+            "rendering, s": "rendering_s",
+            "its gradient, s": "rendering_gradient_s",
+            "rendering, MiB": "rendering_mb",
+            "its gradient, MiB": "rendering_gradient_mb",
         },
         "rank": "held-out views, dB",
     }

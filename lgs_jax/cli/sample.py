@@ -150,12 +150,13 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def load_model(options: argparse.Namespace) -> scene_model.SceneModel:
-    """The model that --model names, which must be one that draws scenes."""
+    """The model that --model names, which must be one that draws scenes of Gaussians."""
     model = scene_model.load(options.model, autoencoder=options.autoencoder)
     if model.task is None:
         raise ValueError(
             f"--model={options.model} is an autoencoder alone; give a run of configs/diffusion.py"
         )
+    model.frozen.check_gaussians(f"--model={options.model}: what this command writes and shows")
     return model
 
 

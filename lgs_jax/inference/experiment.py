@@ -23,13 +23,11 @@ from typing import Any
 import numpy as np
 
 from lgs_jax import files, settings
-from lgs_jax.inference import experiment_times, scene_model
+from lgs_jax.inference import experiment_costs, scene_model
 from lgs_jax.training import logging, preemption
 
 FOLDER = pathlib.Path("configs/experiments")
-SAMPLING = "sampling_s"
 RESULTS = "results.json"
-TIMES = "sampling_s.json"
 _POLL_SECONDS = 0.2
 
 
@@ -49,7 +47,8 @@ class Experiment:
       cases: by name: for each stage the keys that differ.
       seeds: every case is trained with each.
       columns: by title: "<stage>:<group>/<name>" of the stage's results.json, such as
-        "vae:eval/target_psnr", or `SAMPLING` for the seconds that one scene takes.
+        "vae:eval/target_psnr", or one of `experiment_costs.MEASURES`, such as "sampling_s", the
+        seconds that one scene takes.
       rank: the column that orders the cases; "-" before it where less is better.
       baseline: the case that the others are compared with in `rank`, seed by seed; None: none.
       plot: (column for x, column for y) of the picture; None: none.
@@ -84,10 +83,13 @@ class Experiment:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ExperimentError(f"seeds are {list(self.seeds)}; expected some, each once")
         for title, source in self.columns.items():
-            if source != SAMPLING and source.partition(":")[0] not in self.stages:
+            if source in experiment_costs.MEASURES:
+                continue
+            if source.partition(":")[0] not in self.stages:
                 raise ExperimentError(
-                    f"column {title!r} is {source!r}; expected {SAMPLING} or "
-                    f"<stage>:<group>/<name>, with a stage of {', '.join(self.stages)}"
+                    f"column {title!r} is {source!r}; expected <stage>:<group>/<name>, with a "
+                    f"stage of {', '.join(self.stages)}, or one of "
+                    f"{', '.join(experiment_costs.MEASURES)}"
                 )
 
 
@@ -148,12 +150,9 @@ def run(
         )
     cases = [case for case in experiment.cases if not only or case in only]
     _train_all(_trainings(experiment, folder, cases), _shares_of_cores(jobs), extra, say)
-    timed = SAMPLING in experiment.columns.values()
-    times = _sampling_times(experiment, folder, cases, say) if timed else {}
+    costs = _costs(experiment, folder, cases, say)
     return {
-        case: [
-            _values(experiment, folder, case, seed, times.get(case)) for seed in experiment.seeds
-        ]
+        case: [_values(experiment, folder, case, seed, costs) for seed in experiment.seeds]
         for case in cases
     }
 
@@ -341,13 +340,17 @@ def _check(status: int, where: pathlib.Path) -> None:
 
 
 def _values(
-    experiment: Experiment, folder: pathlib.Path, case: str, seed: int, sampling: float | None
+    experiment: Experiment,
+    folder: pathlib.Path,
+    case: str,
+    seed: int,
+    costs: Mapping[str, Mapping[str, float]],
 ) -> dict[str, float]:
-    """The columns of a case and seed, of which a scene takes `sampling` seconds."""
+    """The columns of a case and seed; what is measured of the cases is in `costs`."""
     found = {}
     for title, source in experiment.columns.items():
-        if source == SAMPLING:
-            found[title] = sampling
+        if source in costs:
+            found[title] = costs[source][case]
             continue
         stage, _, key = source.partition(":")
         path = _place(experiment, folder, case, seed, stage) / RESULTS
@@ -360,16 +363,22 @@ def _values(
     return found
 
 
-def _sampling_times(
+def _costs(
     experiment: Experiment, folder: pathlib.Path, cases: Sequence[str], say: Callable[[str], None]
-) -> dict[str, float]:
-    """Seconds that a scene takes in each case, of one run; kept in `folder` as the results are."""
-    path = folder / TIMES
-    times = json.loads(path.read_text()) if path.exists() else {}
-    if not times.keys() >= set(cases):
-        seed, last = experiment.seeds[0], list(experiment.stages)[-1]
+) -> dict[str, dict[str, float]]:
+    """By measure and case what the models cost, of one run; kept in `folder` as the results are."""
+    seed, last = experiment.seeds[0], list(experiment.stages)[-1]
+
+    @functools.cache
+    def models() -> dict[str, scene_model.SceneModel]:
         places = {case: _place(experiment, folder, case, seed, last) for case in cases}
-        models = {case: scene_model.load(place) for case, place in places.items()}
-        times = experiment_times.take(models, say)
-        files.write_json(path, times)
-    return times
+        return {case: scene_model.load(place) for case, place in places.items()}
+
+    costs = {}
+    for name in [name for name in experiment_costs.MEASURES if name in experiment.columns.values()]:
+        path = folder / f"{name}.json"
+        costs[name] = json.loads(path.read_text()) if path.exists() else {}
+        if not costs[name].keys() >= set(cases):
+            costs[name] = experiment_costs.MEASURES[name](models(), say)
+            files.write_json(path, costs[name])
+    return costs

@@ -1,10 +1,11 @@
-"""A trained model as one object: photographs to splats, latents to splats, samples of scenes.
+"""A trained model as one object: photographs to scenes, latents to scenes, samples of scenes.
 
 Everything goes in and comes out in the caller's world. Inside, scenes stand in the frame that the
-autoencoder was trained in (`data.normalize`).
+autoencoder was trained in (`data.normalize`). A scene is `Gaussians`, or of an autoencoder with
+another `scene_head.kind` a radiance field, which `lgs_jax.render` takes as well.
 
 Letters: V views, K known views, H, W image height and width, h, w latent map, c latent channels,
-S samples, N Gaussians.
+S samples.
 """
 
 import dataclasses
@@ -19,9 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lgs_jax import settings, tasks
-from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.data import crops, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
@@ -30,6 +29,7 @@ from lgs_jax.inference import model_file, pretrained
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.models.latent_stats import LatentStats
+from lgs_jax.rendering import api
 from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.training import checkpoint
 
@@ -108,7 +108,6 @@ class SceneModel:
         path_classes: Sequence[int] = (),
         class_names: Sequence[str] = (),
     ):
-        frozen.check_gaussians("lgs_jax.load")
         self.frozen = frozen
         self.task = task
         self.params = params
@@ -145,8 +144,11 @@ class SceneModel:
         scene = self._to_scene(cameras)
         return self._encode(self.frozen, images[None], scene.cameras[None])[0]
 
-    def decode(self, latents: Array, cameras: Cameras) -> Gaussians:
-        """The scene [N] of latents [V, h, w, c] at cameras [V] (for images of `image_size`).
+    def decode(self, latents: Array, cameras: Cameras) -> Any:
+        """The scene of latents [V, h, w, c] at cameras [V] (for images of `image_size`).
+
+        Returns:
+          `Gaussians` [N], or the field that the autoencoder's `scene_head.kind` makes.
 
         Raises:
           ValueError: if shapes do not fit or values are not finite.
@@ -160,10 +162,10 @@ class SceneModel:
         _check_finite("latents", latents)
         scene = self._to_scene(cameras)
         decoded = self._decode(self.frozen, jnp.asarray(latents)[None], scene.cameras[None])
-        return gaussians.transform(decoded[0], scene.world_from_scene)
+        return api.transform(decoded[0], scene.world_from_scene)
 
-    def reconstruct(self, images: Any, cameras: Cameras) -> Gaussians:
-        """The scene [N] of posed images, encoded and decoded; see `encode`."""
+    def reconstruct(self, images: Any, cameras: Cameras) -> Any:
+        """The scene of posed images, encoded and decoded; see `encode`."""
         prepared, fitted = self._prepare(images, cameras)
         return self.decode(self.encode(prepared, fitted), fitted)
 
@@ -178,15 +180,15 @@ class SceneModel:
         steps: int | None = None,
         guidance_scale: float | None = None,
         num_samples: int = 1,
-    ) -> Gaussians:
-        """Scenes [S, N] drawn from the model, as seen from V cameras, given K of the views or none.
+    ) -> Any:
+        """Scenes [S] drawn from the model, as seen from V cameras, given K of the views or none.
 
         Sample i depends on the key and i alone, not on how many are drawn.
 
         Args:
           key: a typed key, `jax.random.key(seed)`.
-          cameras: where the scene is imagined from [V - K], for images of `image_size`; the splats
-            lie on the rays of these and of the known views.
+          cameras: where the scene is imagined from [V - K], for images of `image_size`; splats lie
+            on the rays of these and of the known views.
           images: known views [K, H', W', 3], as in `encode`.
           context_cameras: of the known views [K].
           class_label: of the scenes, or one for each, for a model with classes: a number, or one of
@@ -194,6 +196,9 @@ class SceneModel:
           steps: of the sampler; None: as the model's configuration says (25 if it does not).
           guidance_scale: of classifier-free guidance, 1: none; None: as the configuration says.
           num_samples: S.
+
+        Returns:
+          `Gaussians` [S, N], or fields [S] where the autoencoder's `scene_head.kind` makes those.
 
         Raises:
           ValueError: if there is no denoiser, an argument is missing or outside of what the model
@@ -235,12 +240,12 @@ class SceneModel:
                 f"{guidance_scale=}); lower guidance_scale, take more steps, set "
                 "config.sampler.clip, or look whether the training diverged"
             )
-        return gaussians.transform(decoded, scene.world_from_scene)
+        return api.transform(decoded, scene.world_from_scene)
 
     def _sample_latents(
         self, frozen, params, images, cameras, mask, labels, keys, scale, *, sampler
     ):
-        """Scenes [S, N] in the scene frame, and whether their latents are finite."""
+        """Scenes [S] in the scene frame, and whether their latents are finite."""
         count = keys.shape[0]
         known = frozen.encode(images[None], cameras[None], mask[None]).mean
         condition = jax.tree.map(

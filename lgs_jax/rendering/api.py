@@ -1,4 +1,4 @@
-"""Rendering of any scene representation: one function, dispatched on the type of the scene."""
+"""Any scene representation, rendered and moved: functions dispatched on the type of the scene."""
 
 import functools
 from collections.abc import Callable
@@ -6,16 +6,18 @@ from typing import Any
 
 import jax
 
+from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.splat import render as splat_render
+from lgs_jax.rendering.volume import image_planes, triplane, voxels
 from lgs_jax.rendering.volume import render as volume_render
 from lgs_jax.rendering.volume.image_planes import ImagePlanes
 from lgs_jax.rendering.volume.triplane import TriPlane
 from lgs_jax.rendering.volume.voxels import VoxelGrid
 
-__all__ = ["Rendering", "register_renderer", "render"]
+__all__ = ["Rendering", "register_renderer", "render", "transform"]
 
 Array = jax.Array
 
@@ -81,23 +83,58 @@ def render(
     )
 
 
+def transform(scene: Any, b_from_a: Array) -> Any:
+    """Moves a scene given in frame `a` to frame `b`; what is rendered of it stays the same.
+
+    Args:
+      scene: `Gaussians`, or a field of `rendering.volume`.
+      b_from_a: similarity (rotation, translation, one scale) [..., 4, 4], with the scene's leading
+        dimensions or none.
+
+    Raises:
+      TypeError: if nothing moves this type of scene.
+    """
+    return _transform(scene, b_from_a)
+
+
 @functools.singledispatch
 def _render(scene: Any, cameras: Cameras, **options: Any) -> Rendering:
-    known = sorted(t.__name__ for t in _render.registry if t is not object)
     raise TypeError(
-        f"nothing renders a scene of type {type(scene).__name__}; known: {', '.join(known)}. "
+        f"nothing renders a scene of type {type(scene).__name__}; known: {_known(_render)}. "
         "Give its renderer to lgs_jax.rendering.api.register_renderer"
     )
 
 
-def register_renderer(scene_type: type, renderer: Callable[..., Rendering]) -> None:
-    """Makes `render` call `renderer(scene, cameras, **options)` for scenes of `scene_type`.
+@functools.singledispatch
+def _transform(scene: Any, b_from_a: Array) -> Any:
+    raise TypeError(
+        f"nothing moves a scene of type {type(scene).__name__}; known: {_known(_transform)}. "
+        "Give lgs_jax.rendering.api.register_renderer a function `mover` for it"
+    )
 
-    The renderer receives the checked keyword arguments of `render`, all of them.
+
+def _known(function: Any) -> str:
+    return ", ".join(sorted(t.__name__ for t in function.registry if t is not object))
+
+
+def register_renderer(
+    scene_type: type,
+    renderer: Callable[..., Rendering],
+    mover: Callable[[Any, Array], Any] | None = None,
+) -> None:
+    """Makes `render` and `transform` know scenes of `scene_type`.
+
+    Args:
+      scene_type: the class of the scenes.
+      renderer: called as `renderer(scene, cameras, **options)` with the checked keyword arguments
+        of `render`, all of them.
+      mover: called as `mover(scene, b_from_a)`; None: such scenes cannot be moved.
     """
     _render.register(scene_type)(renderer)
+    if mover is not None:
+        _transform.register(scene_type)(mover)
 
 
-register_renderer(Gaussians, splat_render.render_gaussians)
-for _scene_type in (VoxelGrid, TriPlane, ImagePlanes):
-    register_renderer(_scene_type, volume_render.render_field)
+register_renderer(Gaussians, splat_render.render_gaussians, gaussians.transform)
+for _module, _field in ((voxels, VoxelGrid), (triplane, TriPlane), (image_planes, ImagePlanes)):
+    register_renderer(_field, volume_render.render_field, jax.jit(_module.transform))

@@ -355,3 +355,10 @@ def test_paths_look_forward_and_move(name):
     assert steps.min() > 0.1
     half_width = 24.0 / np.asarray(cameras.intrinsics)[:, 0]
     np.testing.assert_allclose(half_width, np.tan(np.deg2rad(30.0)), rtol=1e-5)
+
+
+def test_scenes_that_no_file_of_splats_holds_are_refused(monkeypatch):
+    model = scene_model.SceneModel(tiny.make("voxels"), task=make_model().task)
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
+    with pytest.raises(settings.SettingsError, match=r"--model=here: .* scene_head\.kind='voxels'"):
+        sample.load_model(argparse.Namespace(model="here", autoencoder=None))

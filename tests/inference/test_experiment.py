@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from lgs_jax import __main__
-from lgs_jax.inference import experiment, experiment_report
+from lgs_jax.inference import experiment, experiment_costs, experiment_report
 from lgs_jax.inference.experiment import Experiment, ExperimentError
 
 STAGES = {
@@ -169,9 +169,9 @@ def test_times_of_sampling_are_taken_together_and_kept(trained, tmp_path, monkey
         measured.append(sorted(models))
         return dict.fromkeys(models, 0.5 + len(measured))
 
-    monkeypatch.setattr(experiment.experiment_times, "take", measure)
+    monkeypatch.setitem(experiment_costs.MEASURES, "sampling_s", measure)
     monkeypatch.setattr(experiment.scene_model, "load", lambda place: place)
-    chosen = make(columns={**COLUMNS, "s": experiment.SAMPLING})
+    chosen = make(columns={**COLUMNS, "s": "sampling_s"})
 
     def run(*only):
         values = experiment.run(chosen, tmp_path, only=only, say=lambda text: None)

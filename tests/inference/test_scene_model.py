@@ -14,6 +14,7 @@ from lgs_jax import settings, tasks
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.core import gaussians
 from lgs_jax.inference import load, scene_model
+from lgs_jax.rendering import api
 
 DENOISER = {
     "latent_channels": 2,
@@ -28,8 +29,8 @@ DENOISER = {
 }
 
 
-def make_model(**diffusion):
-    frozen = tiny.make()
+def make_model(frozen=None, **diffusion):
+    frozen = frozen or tiny.make()
     config = {
         "task": "diffusion",
         "data": tiny.CONFIG["data"],
@@ -75,6 +76,25 @@ def test_reconstruction_moves_and_scales_with_the_world(model, given):
         dataclasses.replace(wanted, quats=wanted.quats**2),
         2e-4,
     )
+
+
+@pytest.mark.parametrize("kind", ["voxels", "triplane", "image_planes"])
+def test_fields_come_out_in_the_world_of_the_cameras(given, kind):
+    images, cameras = given
+    model = make_model(tiny.make(kind), max_known=1)
+    scene = model.reconstruct(images, cameras)
+    sampled = model.sample(
+        jax.random.key(0), cameras[1:], images=images[:1], context_cameras=cameras[:1], steps=2
+    )
+    assert sampled.batch_shape == (1,)
+    height, width = model.image_size
+    inside = model._to_scene(cameras)
+    latents = model.encode(images, cameras)
+    local = model.frozen.decode(latents[None], inside.cameras[None])
+    wanted = api.render(local, inside.cameras[None], height=height, width=width)
+    got = api.render(scene, cameras, height=height, width=width)
+    np.testing.assert_allclose(got.rgb, wanted.rgb[0], atol=1e-3)
+    assert np.ptp(np.asarray(got.rgb)) > 0.01
 
 
 def test_splats_lie_on_the_rays_of_their_cameras(model, given):

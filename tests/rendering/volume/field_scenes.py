@@ -10,11 +10,6 @@ from lgs_jax.rendering.volume import image_planes, radiance, region, triplane, v
 from lgs_jax.rendering.volume.integrate import Samples
 
 KINDS = ("voxels", "triplane", "image_planes")
-TRANSFORM = {
-    "voxels": voxels.transform,
-    "triplane": triplane.transform,
-    "image_planes": image_planes.transform,
-}
 
 
 def cameras(lead=(), views=3, size=(4, 5), dtype=np.float32):

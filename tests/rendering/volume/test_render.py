@@ -48,9 +48,9 @@ def test_pixels_are_sums_along_their_rays(drawn):
 
 
 def test_a_similarity_of_scene_and_cameras_scales_depths_alone(drawn):
-    kind, scene, cameras, expected = drawn
+    _, scene, cameras, expected = drawn
     b_from_a = scenes.similarity(scale=1.7)
-    moved = jax.jit(scenes.TRANSFORM[kind])(scene, b_from_a)
+    moved = api.transform(scene, b_from_a)
     at = cameras_lib.transform(cameras, b_from_a[None])
     got = api.render(moved, at, background=0.2, **SIZE)
     np.testing.assert_allclose(got.rgb, expected.rgb, atol=2e-4)
