@@ -66,7 +66,8 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
             path_classes=parts.path_classes,
             class_names=parts.class_names,
         )
-    config, params = checkpoint.restore_params(path)
+    folder, step = checkpoint.locate(path)
+    config = checkpoint.read_json(folder, step, "config")
     name = config.get("task")
     if name == "vae":
         saved = load_lib.open_autoencoder(path)
@@ -79,6 +80,7 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
     stats = LatentStats.from_json(config["latent_stats"], f"the latent statistics of {path}")
     frozen = load_lib.autoencoder_of_run(autoencoder or config["autoencoder"], stats)
     task = tasks.make_task("diffusion", config, frozen)
+    _, params = checkpoint.restore_params(folder, step=step)
     data = settings.build(DataSettings, config["data"], "the run's data")
     return SceneModel(frozen, task, params, data=data)
 
