@@ -32,6 +32,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 # The files that take longest, first: no process is then left alone with one of them at the end.
 LONG = (
+    "test_slurm_cluster.py",
     "test_notebooks.py",
     "test_configs.py",
     "test_implementations.py",

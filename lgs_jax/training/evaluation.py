@@ -75,11 +75,20 @@ class Evaluator:
         if merged is None:
             raise ValueError("the evaluation set is empty; config.data names no scene for it")
         if visuals is not None:
-            key = streams.stream_key(root, "visualize")
-            shown = self._task.visualize(params, _whole(first), key, *self._constants)
-            if jax.process_index() == 0:
-                self._write(visuals, shown)
+            self._show(params, first, visuals)
         return {name: float(mean.compute()) for name, mean in merged.items()}
+
+    def _show(self, params: Any, batch: Batch, visuals: pathlib.Path) -> None:
+        """Writes pictures of a batch, which the first process draws without the others."""
+        batch, constants, mesh = _whole(batch), self._constants, self._mesh
+        if jax.process_count() > 1:
+            gather = jax.jit(lambda arrays: arrays, out_shardings=meshes.replicated(mesh))
+            params, constants = jax.device_get(gather((params, constants)))
+            mesh = meshes.of_one_device(mesh)
+        if jax.process_index() == 0:
+            with jax.set_mesh(mesh):
+                key = streams.stream_key(streams.root_key(self._seed), "visualize")
+                self._write(visuals, self._task.visualize(params, batch, key, *constants))
 
 
 def _whole(batch: Batch) -> Batch:

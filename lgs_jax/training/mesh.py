@@ -114,6 +114,12 @@ def make(settings: MeshSettings, devices: Sequence[jax.Device] | None = None) ->
     )
 
 
+def of_one_device(mesh: Mesh) -> Mesh:
+    """The first device of this process alone, with the axes of a mesh."""
+    device = np.reshape(jax.local_devices()[:1], [1] * len(mesh.axis_names))
+    return Mesh(device, mesh.axis_names, axis_types=mesh.axis_types)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())

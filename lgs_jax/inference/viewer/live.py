@@ -151,7 +151,7 @@ class Stage:
         poses = np.asarray(moved.world_from_cam)
         upward = framing.mean_up(poses) if self._up is None else np.asarray(self._up, np.float64)
         self._server.scene.set_up_direction(upward)
-        self._place(self._server.initial_camera, 0)
+        self._server.initial_camera.up = self._place(self._server.initial_camera, 0)
         self.put_behind()
 
     def look(self, camera: Any) -> None:
@@ -219,15 +219,18 @@ class Stage:
 
     def _go(self, client: Any, index: int) -> None:
         with client.atomic():
-            self._place(client.camera, index)
+            client.camera.up_direction = self._place(client.camera, index)
 
-    def _place(self, camera: Any, index: int) -> None:
-        """Looks through a camera; turning goes around a point ahead of it."""
+    def _place(self, camera: Any, index: int) -> np.ndarray:
+        """Looks through a camera, and returns up [3] in its image, for which viser has two names.
+
+        Turning goes around a point ahead of it.
+        """
         pose = np.asarray(self._views.cameras.world_from_cam[index], np.float64)
         camera.position = pose[:3, 3]
         camera.look_at = pose[:3, 3] + 0.5 * RADIUS * pose[:3, 2]
-        camera.up = -pose[:3, 1]
         camera.fov = self._fov(index)
+        return -pose[:3, 1]
 
 
 def distance_colors(centers: np.ndarray, eye: np.ndarray) -> np.ndarray:

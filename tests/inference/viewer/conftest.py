@@ -16,12 +16,16 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# WebGL in software, so that no graphics card is needed.
+# WebGL in software, so that no graphics card is needed; nothing asked of other machines.
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
     "--disable-dev-shm-usage",
     "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-quic",
+    "--disable-sync",
     "--use-gl=angle",
     "--use-angle=swiftshader",
     "--enable-unsafe-swiftshader",
@@ -54,15 +58,21 @@ def cameras():
 
 
 @pytest.fixture(scope="session")
-def photograph(tmp_path_factory):
-    """A function (page, wish) -> pictures uint8 [H, W, 3] that the page makes by #capture."""
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if browser is None:
+def browser():
+    """The command of a browser without a window; a profile and what it does are to be added."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
         pytest.skip(f"no browser to look at pages with: none of {', '.join(BROWSERS)} is installed")
+    return [program, *FLAGS]
+
+
+@pytest.fixture(scope="session")
+def photograph(browser, tmp_path_factory):
+    """A function (page, wish) -> pictures uint8 [H, W, 3] that the page makes by #capture."""
     profile = tmp_path_factory.mktemp("browser")
 
     def take(page, wish):
-        command = [browser, *FLAGS, f"--user-data-dir={profile}", "--dump-dom"]
+        command = [*browser, f"--user-data-dir={profile}", "--dump-dom"]
         command.append(f"{page.as_uri()}#capture&{wish}")
         done = subprocess.run(command, capture_output=True, text=True, timeout=240)
         found = re.findall(r'class="capture" src="data:image/png;base64,([^"]+)"', done.stdout)

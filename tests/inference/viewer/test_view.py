@@ -248,6 +248,7 @@ def test_a_model_without_classes_offers_none(cameras, monkeypatch):
         paths=jax.tree.map(lambda x: x[None], cameras),
         path_classes=(-1,),  # as files of such models say
         class_names=(),
+        frozen=types.SimpleNamespace(check_gaussians=lambda what: None),
     )
     monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: model)
     sampling, _ = view._sampling(view._parser().parse_args(["--model=x"]), None)
