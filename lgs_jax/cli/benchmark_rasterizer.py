@@ -3,6 +3,7 @@
 Four scenes (random in the frustum or pixel-aligned, 16,384 or 98,304 Gaussians) at three
 resolutions, forward and forward + backward, then how time grows with Gaussians and with views.
 Times are minima and medians over repeats; on a shared machine compare ratios within one run.
+Entries are (splat, tile) pairs; slots are what is sorted to list them all (--slots-per-splat).
 """
 
 import argparse
@@ -17,11 +18,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgs_jax.cli import benchmark_rivals, reporting
+from lgs_jax.cli import benchmark_rivals, benchmark_tpu_kernels, reporting
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering.api import render
+from lgs_jax.rendering.splat import dispatch
 
 _UP = (0.0, -1.0, 0.0)
 _TARGET = (0.0, 0.0, 4.0)
@@ -121,9 +123,39 @@ def measure(
         result[f"{name}_median_ms"] = float(np.median(times[1:]))
         result[f"{name}_temporary_mb"] = compiled.memory_analysis().temp_size_in_bytes / 2**20
         if name == "forward":
-            result["entries"] = int(np.sum(out[2]["required"]))
+            entries = np.reshape(out[2]["required"], -1)
+    num_splats = entries.size * scene.means.shape[-2]
+    result["entries"] = int(entries.sum())
+    result["entries_per_splat"] = result["entries"] / num_splats
+    result["slots_per_splat"] = _slots(entries, scene, size, **options) / num_splats
     result["peak_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return result
+
+
+def _slots(
+    entries: np.ndarray,
+    scene: Gaussians,
+    size: int,
+    *,
+    implementation: str | None = None,
+    tile_size: int | None = None,
+    slots_per_splat: int | None = None,
+    **_: Any,
+) -> int:
+    """Slots of the segments that hold the entries [images]; fewer if all pixels stop before."""
+    name = implementation or dispatch.PREFERRED[jax.default_backend()][0]
+    if name not in dispatch.PLANS:
+        return 0
+    plan = dispatch.PLANS[name](
+        size,
+        size,
+        num_images=entries.size,
+        num_splats=scene.means.shape[-2],
+        tile_size=tile_size,
+        slots_per_splat=slots_per_splat,
+    )
+    together = entries.reshape(-1, plan.images).sum(axis=1)
+    return int(np.sum(-(-together // plan.segment))) * plan.segment
 
 
 def _cameras(pose: np.ndarray, size: int) -> Cameras:
@@ -152,21 +184,33 @@ def main(arguments: list[str]) -> int:
     """Prints a table, or with --json one JSON object per case; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.compare:
-        idle = ("scenes", "resolutions", "tile_size", "depth", "scaling")
+    idle = ["scenes", "resolutions", "tile_size", "slots_per_splat", "depth", "scaling"]
+    if options.compile:
+        idle += ["repeats", "implementation", "compare"]
+    if other := "--compile" if options.compile else "--compare" if options.compare else None:
         if changed := [name for name in idle if getattr(options, name) != parser.get_default(name)]:
             flags = ", ".join(changed).replace("_", "-")
-            parser.error(f"{flags} have no effect with --compare; give --cases instead")
+            parser.error(f"{flags} have no effect with {other}; give --cases instead")
     elif options.cases:
-        parser.error("--cases are those of --compare; give --scenes and --resolutions here")
+        parser.error(
+            "--cases are those of --compare and --compile; give --scenes and --resolutions here"
+        )
     try:
         if min(options.repeats, *options.resolutions, options.tile_size or 1) < 1:
             raise ValueError("--repeats, --resolutions and --tile-size must be at least 1")
-        if options.compare:
+        if options.compile:
+            cases = options.cases or benchmark_tpu_kernels.CASES
+            benchmark_tpu_kernels.report(options.compile, cases=cases, as_json=options.json)
+        elif options.compare:
             benchmark_rivals.compare(options)
         else:
             run(options)
-    except (ValueError, NotImplementedError, benchmark_rivals.RivalError) as error:
+    except (
+        ValueError,
+        NotImplementedError,
+        benchmark_rivals.RivalError,
+        benchmark_tpu_kernels.CompilerError,
+    ) as error:
         return reporting.fail(error)
     return 0
 
@@ -176,6 +220,7 @@ def run(options: argparse.Namespace) -> None:
     if not options.json:
         print(
             f"{'case':16} {'forward ms':>18} {'forward+backward ms':>20} {'entries':>9} "
+            f"{'per splat':>9} {'slots':>6} "
             f"{'temporary MB':>13} {'peak RSS MB':>12} {'compile s':>10}"
         )
     results = {}
@@ -187,6 +232,7 @@ def run(options: argparse.Namespace) -> None:
             repeats=options.repeats,
             implementation=options.implementation,
             tile_size=options.tile_size,
+            slots_per_splat=options.slots_per_splat,
             depth_mode="expected" if options.depth else None,
         )
         if options.json:
@@ -220,6 +266,7 @@ def _line(name: str, r: dict[str, float]) -> str:
     compile_s = r["forward_compile_s"] + r["gradient_compile_s"]
     return (
         f"{name:16} {forward:>18} {gradient:>20} {r['entries']:9d} "
+        f"{r['entries_per_splat']:9.2f} {r['slots_per_splat']:6.2f} "
         f"{r['gradient_temporary_mb']:13.1f} {r['peak_rss_mb']:12.0f} {compile_s:10.1f}"
     )
 
@@ -236,6 +283,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=10)
     add("--implementation", default=None, help="default: the best supported")
     add("--tile-size", type=int, default=None)
+    add("--slots-per-splat", type=int, help="default: the implementation's")
     add("--depth", action="store_true", help="also render depth")
     add("--no-scaling", dest="scaling", action="store_false")
     add("--json", action="store_true", help="one JSON object per line")
@@ -245,6 +293,12 @@ def _parser() -> argparse.ArgumentParser:
         help="side by side with gsplat's CUDA kernels (`gsplat`; needs torch, CUDA and gsplat), or "
         "with another implementation of ours by name",
     )
+    add(
+        "--compile",
+        metavar="TPU",
+        help="costs of the TPU kernels as compiled for `v5e` or `v6e`, which need not be there "
+        "(needs libtpu)",
+    )
     cases = benchmark_rivals.CASES
-    add("--cases", nargs="+", choices=cases, help="of --compare; default: all big")
+    add("--cases", nargs="+", choices=cases, help="of --compare and --compile; default: big ones")
     return parser

@@ -53,8 +53,8 @@ def render(
       far: what lies at or beyond this depth is not drawn; a Python number.
       implementation: name of an implementation of the renderer; None takes the best supported one.
       **options: further options of the renderer; for Gaussians see `splat.render.render_gaussians`
-        (antialiased, camera_model, eps2d, capacity, tile_size, image_axes), for fields
-        `volume.render.render_field` (key, image_axes).
+        (antialiased, camera_model, eps2d, capacity, tile_size, slots_per_splat, image_axes), for
+        fields `volume.render.render_field` (key, image_axes).
 
     Raises:
       TypeError: if nothing renders this type of scene, or an option is unknown to its renderer.

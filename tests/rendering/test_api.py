@@ -78,6 +78,7 @@ def test_background_shapes(shape):
         ({"eps2d": 0.0}, "eps2d"),
         ({"capacity": 0}, "capacity"),
         ({"tile_size": -4}, "tile_size"),
+        ({"slots_per_splat": 0}, "slots_per_splat"),
         ({"implementation": "cuda"}, "reference"),
         ({"image_axes": "data"}, "set_mesh"),
     ],

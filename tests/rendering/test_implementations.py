@@ -10,7 +10,7 @@ import pytest
 from render_scenes import make_cameras, make_scene
 
 from lgs_jax.rendering.api import render
-from lgs_jax.rendering.splat import dispatch, pallas_gpu, pallas_tpu, tiled
+from lgs_jax.rendering.splat import dispatch, tiled
 
 IMPLEMENTATIONS = [name for name in dispatch.IMPLEMENTATIONS if name != "reference"]
 
@@ -184,6 +184,34 @@ def test_capacity_cuts_the_farthest_and_counts_them(implementation, tile, size):
     assert np.abs(cut.rgb - full.rgb).max() > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("implementation", "tile", "size"),
+    [("pallas_gpu", 4, (16, 16)), ("pallas_tpu", 16, (32, 48))],
+)
+def test_gradient_of_what_a_capacity_leaves(implementation, tile, size, monkeypatch):
+    """In several segments, the last of which the capacity cuts."""
+    monkeypatch.setattr(tiled, "_SEGMENT_MULTIPLE", 128)
+    scene, cameras = make_scene(29, num=200, opacity=(0.02, 0.1), scale=0.4), make_cameras(*size)
+
+    @functools.partial(jax.jit, static_argnames="implementation")
+    def run(scene, implementation):
+        def loss(scene):
+            sizes = {"tile_size": tile, "capacity": 400, "slots_per_splat": 1}
+            options = {"implementation": implementation, "height": size[0], "width": size[1]}
+            out = render(scene, cameras, **options, **sizes)
+            return jnp.sum(jnp.sin(out.rgb)) + jnp.sum(out.depth), out
+
+        return jax.grad(loss, has_aux=True)(scene)
+
+    gradient, out = run(scene, implementation)
+    expected_gradient, expected = run(scene, "xla")
+    assert out.aux["overflow"] == expected.aux["overflow"] > 100
+    np.testing.assert_allclose(out.rgb, expected.rgb, atol=1e-5)
+    for got, want in zip(jax.tree.leaves(gradient), jax.tree.leaves(expected_gradient)):
+        # As above: float32 sums, in different order.
+        assert np.linalg.norm(got - want) < 3e-5 * np.linalg.norm(want)
+
+
 def test_the_reference_has_nothing_to_cut_and_says_so():
     with pytest.raises(NotImplementedError, match="no tiles: capacity=10"):
         render(
@@ -222,20 +250,23 @@ def test_images_drawn_together_equal_images_drawn_alone():
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_many_segments(implementation, monkeypatch):
-    """More entries than the segments hold whose lists are kept for the gradient."""
-    num, side = 1000, 32
-    segment, kept = 16384 if implementation == "xla" else 1024, 1
+    """More entries than the segments hold whose lists are kept for the gradient.
+
+    Most splats touch all tiles, 12 for the GPU, so that a segment ends within the run of one.
+    """
+    num, size, segment, kept = 1000, {"height": 24, "width": 32}, 1024, 1
     monkeypatch.setattr(tiled, "_KEPT_ENTRIES", 1)
     monkeypatch.setattr(tiled, "_SEGMENT_MULTIPLE", 512)
-    for kernels in (pallas_gpu, pallas_tpu):
-        monkeypatch.setattr(kernels, "_ENTRIES", 1)
     scene = make_scene(24, num=num, scale=3.0, opacity=(0.008, 0.012))
-    cameras = make_cameras(side, side)
+    cameras = make_cameras(**size)
 
     @functools.partial(jax.jit, static_argnames="implementation")
     def run(scene, implementation):
+        slots = None if implementation == "reference" else 1
+
         def loss(scene):
-            out = render(scene, cameras, height=side, width=side, implementation=implementation)
+            options = {"implementation": implementation, "slots_per_splat": slots}
+            out = render(scene, cameras, **size, **options)
             return jnp.sum(jnp.sin(out.rgb)) + jnp.sum(out.depth), out
 
         return jax.grad(loss, has_aux=True)(scene)

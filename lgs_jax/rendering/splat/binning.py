@@ -5,14 +5,15 @@ All (splat, tile) pairs of an image, splat after splat in order of depth, form o
 order, `segment` lists any S consecutive entries by tile. Drawing the segments one after another
 draws everything, whatever the scene: there is no buffer to overflow.
 
-Sorts use a single uint32 operand (key and index packed together): several times faster than sorting
-pairs on CPUs, and what GPUs map to a radix sort.
+Sorts use a single uint32 operand (key and index packed together), several times faster than sorting
+pairs on CPUs; on GPUs pairs, which XLA hands to CUB's radix sort in one go, however many they are.
 
 Letters: I images, N splats, T tiles, S entries of a segment. Rank: position of a splat in order of
 depth.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -93,6 +94,16 @@ def bin_splats(
     return Bins(order, left, top, columns, ends, required, drawn)
 
 
+def places(bins: Bins, grid: Grid) -> Array:
+    """Where the splats' runs of entries lie in the sequence, by rank [N].
+
+    Rank r and the tile in row y and column x (images below each other) are entry
+    places[r] + y * columns[r] + x.
+    """
+    begins = jnp.concatenate([jnp.zeros(1, jnp.int32), bins.ends[:-1]])
+    return begins - bins.top * bins.columns - bins.left
+
+
 def segment(bins: Bins, index: Array, size: int, grid: Grid) -> tuple[Array, Array]:
     """Lists entries [index * size, (index + 1) * size) by tile, nearest first within a tile.
 
@@ -109,11 +120,12 @@ def segment(bins: Bins, index: Array, size: int, grid: Grid) -> tuple[Array, Arr
     low = jnp.minimum(first, num_splats - window)
     begins = jnp.concatenate([jnp.zeros(1, jnp.int32), bins.ends])
     begins_here = lax.dynamic_slice(begins, (low,), (window,)) - index * size
-    # A mark where a later rank begins, then a running count.
+    # A mark where a later rank begins, then a running count. Only ranks without entries, the last
+    # ones, share a place.
     marks = (
         jnp.zeros(size, jnp.int32)
         .at[jnp.where(begins_here > 0, begins_here, size)]
-        .add(1, mode="drop")
+        .set(1, mode="drop")
     )
     rank = jnp.minimum(first + jnp.cumsum(marks), num_splats - 1)
     offset = entry - begins[rank]
@@ -162,10 +174,21 @@ def stable_order(keys: Array, most: int) -> Array:
 
 
 def _stable_sort(keys: Array, num_bits: int) -> tuple[Array, Array]:
-    """Order and sorted values of non-negative int32 keys below 2^num_bits [n].
+    """Order and sorted values of non-negative int32 keys below 2^num_bits [n]."""
+    pairs, packed = (functools.partial(f, num_bits=num_bits) for f in (_sort_pairs, _sort_packed))
+    return lax.platform_dependent(keys, cuda=pairs, rocm=pairs, default=packed)
 
-    Least significant digit first, as many bits at a time as fit beside the index in a uint32.
-    """
+
+def _sort_pairs(keys: Array, *, num_bits: int) -> tuple[Array, Array]:
+    """By a sort of (key, index). A radix sort takes half as many passes over keys of 16 bits."""
+    keys = keys.astype(jnp.uint16 if num_bits <= 16 else jnp.uint32)
+    index = jnp.arange(keys.shape[0], dtype=jnp.int32)
+    keys, order = lax.sort((keys, index), num_keys=1, is_stable=True)
+    return order, keys.astype(jnp.int32)
+
+
+def _sort_packed(keys: Array, *, num_bits: int) -> tuple[Array, Array]:
+    """Least significant digit first, as many bits at a time as fit beside the index in a uint32."""
     size = keys.shape[0]
     index_bits = max(1, (size - 1).bit_length())
     digit_bits = 32 - index_bits

@@ -11,13 +11,20 @@ from typing import Any
 import jax
 from absl import logging
 
-from lgs_jax.rendering.splat import pallas_gpu, pallas_tpu, reference, xla
+from lgs_jax.rendering.splat import pallas_gpu, pallas_tpu, reference, tiled, xla
 
 IMPLEMENTATIONS: dict[str, Callable[..., Any]] = {
     "xla": xla.composite,
     "pallas_gpu": pallas_gpu.composite,
     "pallas_tpu": pallas_tpu.composite,
     "reference": reference.composite,
+}
+
+# How those that have tiles cut the work.
+PLANS: dict[str, Callable[..., tiled.Plan]] = {
+    "xla": xla.make_plan,
+    "pallas_gpu": pallas_gpu.make_plan,
+    "pallas_tpu": pallas_tpu.make_plan,
 }
 
 # Best first, by platform. The kernels have not run on a device yet, so they come in by name only.

@@ -2,13 +2,14 @@
 
 One program blends one tile: its pixels are one vector, and it walks down the tile's list splat by
 splat. All images of a batch are drawn by one launch, longest lists first. The gradient replays the
-forward pass; every (splat, tile) pair writes its own row, which XLA then adds up by splat. The
-kernels have no atomics, but XLA's scatter-add on GPUs does, so the last bits of a gradient depend
-on the order in which they run; see docs/rasterizer.md.
+forward pass; every (splat, tile) pair writes its own row where it stands in the sequence of
+entries (`binning`), so that the rows of a splat are neighbours, and a second kernel adds those up.
+Nothing is added by atomics: a gradient is the same to the last bit whenever it is computed.
 
 On a machine without a GPU the kernels are interpreted: slow, for tests.
 
-Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries of a segment.
+Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries of a segment, R
+splats of a program of the second kernel.
 """
 
 import dataclasses
@@ -26,8 +27,10 @@ from lgs_jax.rendering.splat.projection import Splats
 
 Array = jax.Array
 
-# Entries that one launch has room for, per splat.
-_ENTRIES = 16
+# Entries that one launch has room for, per splat; see docs/rasterizer.md.
+_ENTRIES = 4
+# R, and how many rows of each of them are fetched at once.
+_SPLATS, _ROWS = 32, 4
 
 
 def composite(
@@ -41,6 +44,7 @@ def composite(
     far: float,
     capacity: int | None = None,
     tile_size: int | None = None,
+    slots_per_splat: int | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
 
@@ -52,20 +56,42 @@ def composite(
     num_images, num_splats, _ = features.shape
     if num_images == 0 or num_splats == 0:
         return tiled.nothing_to_draw(features, height, width)
+    plan = make_plan(
+        height,
+        width,
+        num_images=num_images,
+        num_splats=num_splats,
+        capacity=capacity,
+        tile_size=tile_size,
+        slots_per_splat=slots_per_splat,
+    )
+    return tiled.composite(
+        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
+    )
+
+
+def make_plan(
+    height: int,
+    width: int,
+    *,
+    num_images: int,
+    num_splats: int,
+    capacity: int | None = None,
+    tile_size: int | None = None,
+    slots_per_splat: int | None = None,
+) -> tiled.Plan:
+    """How `composite` cuts its work; raises what it raises."""
     tile = tile_size or (8 if height * width <= 256**2 else 16)
     if tile & (tile - 1):
         raise NotImplementedError(f"takes tiles with a power of two of pixels, not {tile}x{tile}")
-    plan = tiled.plan_of_one_launch(
+    return tiled.plan_of_one_launch(
         height,
         width,
         tile=tile,
         num_images=num_images,
         num_splats=num_splats,
-        entries=_ENTRIES,
+        entries=slots_per_splat or _ENTRIES,
         capacity=capacity,
-    )
-    return tiled.composite(
-        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
     )
 
 
@@ -82,7 +108,7 @@ def _blend_and_keep(records: Array, bins: binning.Bins, plan: tiled.Plan):
     def visit(state, ranks, offsets):
         kernel = functools.partial(_blend_tile, plan=plan, num_features=num_features)
         arrays = (_longest_first(offsets, plan), offsets, ranks, table, state)
-        return _launch(kernel, arrays, (state,), plan)[0]
+        return _launch_tiles(kernel, arrays, (state,), plan)[0]
 
     state = jnp.zeros((plan.num_tiles, num_features + 1, plan.tile**2)).at[:, -1].set(1.0)
     state, lists = tiled.blend_segments(
@@ -102,28 +128,34 @@ def _blend_backward(plan: tiled.Plan, residuals, cotangent: Array):
     table = tiled.by_rank(records, bins)
     num_features = records.shape[-1] - tiled.GEOMETRY
     toward = cotangent[:, :num_features]
+    places = binning.places(bins, plan)
+    begins = jnp.minimum(jnp.concatenate([jnp.zeros(1, jnp.int32), bins.ends]), bins.drawn)
+    begins = jnp.pad(begins, (0, -len(records) % _SPLATS), mode="edge")
 
     def visit(carry, ranks, offsets):
-        state, gradient = carry
+        state, gradient, first = carry
+        order = _longest_first(offsets, plan)
         kernel = functools.partial(_replay_tile, plan=plan, num_features=num_features)
-        arrays = (_longest_first(offsets, plan), offsets, ranks, table, toward, state)
-        rows = jnp.zeros((plan.segment, records.shape[-1]))
-        state, rows = _launch(kernel, (*arrays, rows), (state, rows), plan, aliases={6: 1})
-        # What follows the last list is padding.
-        listed = jnp.arange(plan.segment) < offsets[-1]
-        ranks = jnp.where(listed, ranks, gradient.shape[0])
-        return state, gradient.at[ranks].add(rows, mode="drop")
+        arrays = (order, offsets, ranks, places - first, bins.columns, table, toward, state)
+        rows = jax.ShapeDtypeStruct((plan.segment, records.shape[-1]), jnp.float32)
+        state, rows = _launch_tiles(kernel, arrays, (state, rows), plan)
+        runs = jnp.clip(begins - first, 0, plan.segment)
+        kernel = functools.partial(_add_runs, num_columns=records.shape[-1])
+        (sums,) = _launch(kernel, (runs, rows), (gradient,), programs=len(gradient) // _SPLATS)
+        return state, gradient + sums, first + plan.segment
 
     rest = jnp.sum(out * cotangent, axis=1)
     state = jnp.stack([rest, jnp.ones_like(rest)], axis=1)
-    _, gradient = tiled.replay_segments(
+    gradient = jnp.zeros((len(begins) - 1, records.shape[-1]))
+    _, gradient, _ = tiled.replay_segments(
         visit,
-        (state, jnp.zeros_like(records)),
+        (state, gradient, jnp.int32(0)),
         lambda carry: jnp.any(carry[0][:, 1] > 0, axis=-1),
         lists,
         bins,
         plan,
     )
+    gradient = gradient[: len(records)]
     return jnp.zeros_like(records).at[bins.order].set(gradient, unique_indices=True), None
 
 
@@ -143,7 +175,8 @@ def _blend_tile(
     def advance(state):
         entry, signed, out = state
         rank = ranks[entry]
-        alpha = jnp.minimum(_unclamped_alpha(table, rank, *pixels)[0], constants.MAX_ALPHA)
+        splat = tuple(table[rank, i] for i in range(tiled.GEOMETRY))
+        alpha = jnp.minimum(_unclamped_alpha(splat, *pixels)[0], constants.MAX_ALPHA)
         behind = signed * (1.0 - alpha)
         drawn = behind > constants.MIN_TRANSMITTANCE
         weight = jnp.where(drawn, alpha * signed, 0.0)
@@ -165,10 +198,11 @@ def _replay_tile(
     order,
     offsets,
     ranks,
+    places,
+    columns,
     table,
     toward,
     before,
-    zeros,
     after,
     rows,
     *,
@@ -177,18 +211,24 @@ def _replay_tile(
 ):
     """Takes a tile's R and transmittance [2, P] down its list; writes the gradient of every entry.
 
-    The transmittance is 0 once a pixel has stopped. `rows` starts as zeros, which remain for the
-    entries that no pixel needs.
+    The transmittance is 0 once a pixel has stopped. An entry's row is where it stands in the
+    segment before that is sorted by tile: `binning.places`.
     """
-    del zeros
     tile = order[pl.program_id(0)]
     pixels = _pixels(tile, plan)
+    row, column = lax.div(tile, plan.columns), lax.rem(tile, plan.columns)
+
+    def place(rank):
+        return places[rank] + row * columns[rank] + column
+
     wanted = tuple(toward[tile, f, :] for f in range(num_features))
+    num_columns = tiled.GEOMETRY + num_features
 
     def advance(state):
         entry, passing, rest = state
         rank = ranks[entry]
-        raw, dx, dy = _unclamped_alpha(table, rank, *pixels)
+        splat = tuple(table[rank, i] for i in range(tiled.GEOMETRY))
+        raw, dx, dy = _unclamped_alpha(splat, *pixels)
         alpha = jnp.minimum(raw, constants.MAX_ALPHA)
         behind = passing * (1.0 - alpha)
         drawn = behind > constants.MIN_TRANSMITTANCE
@@ -197,28 +237,65 @@ def _replay_tile(
         rest = rest - weight * value
         v_alpha = passing * value - rest / (1.0 - alpha)
         v_sigma = jnp.where(drawn & (raw <= constants.MAX_ALPHA), -raw * v_alpha, 0.0)
-        xx, xy, yy = (table[rank, i] for i in range(2, 5))
-        to_x, to_y = jnp.sum(v_sigma * dx), jnp.sum(v_sigma * dy)
-        columns = (
-            xx * to_x + xy * to_y,
-            xy * to_x + yy * to_y,
-            0.5 * jnp.sum(v_sigma * dx * dx),
-            jnp.sum(v_sigma * dx * dy),
-            0.5 * jnp.sum(v_sigma * dy * dy),
-            -jnp.sum(v_sigma),
-            *(jnp.sum(weight * v) for v in wanted),
-        )
-        for i, column in enumerate(columns):
-            rows[entry, i] = column
+        xx, xy, yy = splat[2:5]
+
+        def sums_over_pixels():
+            to_x, to_y = jnp.sum(v_sigma * dx), jnp.sum(v_sigma * dy)
+            return (
+                xx * to_x + xy * to_y,
+                xy * to_x + yy * to_y,
+                0.5 * jnp.sum(v_sigma * dx * dx),
+                jnp.sum(v_sigma * dx * dy),
+                0.5 * jnp.sum(v_sigma * dy * dy),
+                -jnp.sum(v_sigma),
+                *(jnp.sum(weight * v) for v in wanted),
+            )
+
+        # Many entries draw no pixel, and the sums, zeros then, are most of the work.
+        most = jnp.max(weight)
+        sums = lax.cond(most > 0, sums_over_pixels, lambda: (most,) * num_columns)
+        own = place(rank)
+        for i, total in enumerate(sums):
+            rows[own, i] = total
         return entry + 1, jnp.where(drawn, behind, 0.0), rest
 
     end = offsets[tile + 1]
     start = (offsets[tile], before[tile, 1, :], before[tile, 0, :])
-    _, passing, rest = lax.while_loop(
+    entry, passing, rest = lax.while_loop(
         lambda state: (state[0] < end) & (jnp.max(state[1]) > 0), advance, start
     )
     after[tile, 0, :] = rest
     after[tile, 1, :] = passing
+
+    def skip(entry):
+        """Zeros for the next entries, which no pixel needs."""
+        skipped = place(ranks[jnp.minimum(entry + lax.iota(jnp.int32, rest.size), end - 1)])
+        for i in range(num_columns):
+            rows[skipped, i] = jnp.zeros_like(rest)
+        return entry + rest.size
+
+    lax.while_loop(lambda entry: entry < end, skip, entry)
+
+
+def _add_runs(runs, rows, sums, *, num_columns: int):
+    """Adds up the rows [S, 6 + F] of R splats each, rows runs[r] to runs[r + 1] for rank r."""
+    ranks = pl.program_id(0) * _SPLATS + lax.iota(jnp.int32, _SPLATS)
+    begins, ends = runs[ranks], runs[ranks + 1]
+
+    def advance(state):
+        done, totals = state
+        place = (begins + done)[:, None] + lax.iota(jnp.int32, _ROWS)
+        inside = place < ends[:, None]
+        place = jnp.where(inside, place, 0)
+        return done + _ROWS, tuple(
+            total + jnp.where(inside, rows[place, i], 0.0) for i, total in enumerate(totals)
+        )
+
+    longest = jnp.max(ends - begins)
+    zeros = (jnp.zeros((_SPLATS, _ROWS)),) * num_columns
+    _, totals = lax.while_loop(lambda state: state[0] < longest, advance, (jnp.int32(0), zeros))
+    for i, total in enumerate(totals):
+        sums[ranks, i] = jnp.sum(total, axis=1)
 
 
 def _pixels(tile: Array, plan: tiled.Plan) -> tuple[Array, Array]:
@@ -232,9 +309,9 @@ def _pixels(tile: Array, plan: tiled.Plan) -> tuple[Array, Array]:
     return x, y
 
 
-def _unclamped_alpha(table, rank: Array, pixel_x: Array, pixel_y: Array):
+def _unclamped_alpha(splat: tuple[Array, ...], pixel_x: Array, pixel_y: Array):
     """Opacity of a splat at pixels [P], 0 where skipped, and its offsets dx, dy from them [P]."""
-    x, y, xx, xy, yy, log_opacity = (table[rank, i] for i in range(tiled.GEOMETRY))
+    x, y, xx, xy, yy, log_opacity = splat
     dx, dy = x - pixel_x, y - pixel_y
     sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
     log_alpha = log_opacity - sigma
@@ -259,19 +336,23 @@ def _triton() -> types.ModuleType:
     return triton
 
 
-def _launch(kernel, arrays, outputs, plan: tiled.Plan, aliases=None):
-    """Runs a kernel once for every tile; `outputs` have the shapes of its results."""
-    triton = _triton()
+def _launch_tiles(kernel, arrays, outputs, plan: tiled.Plan):
+    """Runs a kernel once for every tile."""
     # One warp of 32 threads for 32 to 64 pixels.
     warps = min(4, max(1, plan.tile**2 // 64))
+    return _launch(kernel, arrays, outputs, programs=plan.num_tiles, warps=warps)
+
+
+def _launch(kernel, arrays, outputs, *, programs: int, warps: int = 1):
+    """Runs so many programs of a kernel; `outputs` have the shapes of its results."""
+    triton = _triton()
     call = functools.partial(
         pl.pallas_call,
         kernel,
-        grid=(plan.num_tiles,),
+        grid=(programs,),
         in_specs=[pl.BlockSpec(memory_space=pl.ANY)] * len(arrays),
         out_specs=[pl.BlockSpec(memory_space=pl.ANY)] * len(outputs),
         out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in outputs],
-        input_output_aliases=aliases or {},
     )
     compiled = call(compiler_params=triton.CompilerParams(num_warps=warps, num_stages=1))
     return lax.platform_dependent(*arrays, cuda=compiled, default=call(interpret=True))

@@ -27,17 +27,19 @@ def composite(
     far: float,
     capacity: int | None = None,
     tile_size: int | None = None,
+    slots_per_splat: int | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Blends splats [I, N] with features [I, N, F] into [I, H, W, F].
 
     Returns the features, the final transmittance [I, H, W] and the counts of `aux`.
 
     Raises:
-      NotImplementedError: if a capacity or a tile size is asked for: there are no lists to bound.
+      NotImplementedError: if a size of tiles or of their lists is asked for: there are none.
     """
     del near, far
-    if capacity is not None or tile_size is not None:
-        raise NotImplementedError(f"the reference has no tiles: {capacity=}, {tile_size=}")
+    sizes = {"capacity": capacity, "tile_size": tile_size, "slots_per_splat": slots_per_splat}
+    if asked := ", ".join(f"{k}={v}" for k, v in sizes.items() if v is not None):
+        raise NotImplementedError(f"the reference has no tiles: {asked}")
 
     def one_image(args):
         return _composite_image(*args, height=height, width=width)

@@ -39,6 +39,7 @@ def render_gaussians(
     eps2d: float = constants.EPS2D,
     capacity: int | None = None,
     tile_size: int | None = None,
+    slots_per_splat: int | None = None,
     image_axes: ImageAxes = None,
 ) -> Rendering:
     """Renders Gaussians [S..., N] into cameras [S..., ...]; see `rendering.api.render`.
@@ -60,6 +61,9 @@ def render_gaussians(
       capacity: most (splat, tile) pairs drawn per image; beyond it the farthest splats are cut and
         counted in `aux["overflow"]`. None sets no bound and is exact.
       tile_size: side of a tile in pixels; None chooses by the size of the image.
+      slots_per_splat: (splat, tile) pairs, per splat, that are listed at a time. Only time and
+        memory depend on it, never the image; `lists.slots_for` chooses it by what a scene needs,
+        None is the implementation's default.
       image_axes: axes of the mesh in context (`jax.set_mesh`) over which the first of the cameras'
         dimensions is split, or a `PartitionSpec` of all of them and of the rows; every device then
         projects and draws its own, from all splats of its scenes. None leaves it to the compiler,
@@ -70,7 +74,8 @@ def render_gaussians(
       `aux["overflow"]` those cut by the capacity.
     """
     scene.check()
-    _check_options(camera_model, eps2d, capacity, tile_size)
+    sizes = _Sizes(capacity, tile_size, slots_per_splat)
+    _check_options(camera_model, eps2d, sizes)
     lead = cameras.batch_shape
     scene = _align(scene, lead)
     return _draw(
@@ -81,8 +86,7 @@ def render_gaussians(
         antialiased=antialiased,
         depth_mode=depth_mode,
         implementation=implementation,
-        capacity=capacity,
-        tile_size=tile_size,
+        sizes=sizes,
         image_axes=image_axes,
     )
 
@@ -98,6 +102,14 @@ class _Lens(NamedTuple):
     camera_model: str
 
 
+class _Sizes(NamedTuple):
+    """The part of the options that only the compositing takes."""
+
+    capacity: int | None
+    tile_size: int | None
+    slots_per_splat: int | None
+
+
 # Compiled here too, so that a call outside of `jit` is not hundreds of small operations.
 @functools.partial(
     jax.jit,
@@ -106,8 +118,7 @@ class _Lens(NamedTuple):
         "antialiased",
         "depth_mode",
         "implementation",
-        "capacity",
-        "tile_size",
+        "sizes",
         "image_axes",
     ),
 )
@@ -120,8 +131,7 @@ def _draw(
     antialiased: bool,
     depth_mode: str | None,
     implementation: str | None,
-    capacity: int | None,
-    tile_size: int | None,
+    sizes: _Sizes,
     image_axes: ImageAxes,
 ) -> Rendering:
     draw = functools.partial(
@@ -135,16 +145,17 @@ def _draw(
             width=lens.width,
             near=lens.near,
             far=lens.far,
-            capacity=capacity,
-            tile_size=tile_size,
+            **sizes._asdict(),
         ),
     )
     lead = cameras.batch_shape
     if image_axes is None:
         return draw(scene, cameras, background, rows=jax.sharding.PartitionSpec(None))
     images, rows = sharding.split_rows(image_axes, len(lead))
-    if capacity is not None and rows[-1] is not None:
-        raise ValueError(f"{capacity=} bounds whole images; it cannot go with {image_axes=}")
+    if sizes.capacity is not None and rows[-1] is not None:
+        raise ValueError(
+            f"capacity={sizes.capacity} bounds whole images; it cannot go with {image_axes=}"
+        )
     own = jax.sharding.PartitionSpec(
         *(axes if scene.batch_shape[i] == lead[i] else None for i, axes in enumerate(images))
     )
@@ -196,14 +207,12 @@ def _draw_rows(
     return Rendering(rgb=rgb, alpha=alpha, depth=depth, aux=aux)
 
 
-def _check_options(
-    camera_model: str, eps2d: float, capacity: int | None, tile_size: int | None
-) -> None:
+def _check_options(camera_model: str, eps2d: float, sizes: _Sizes) -> None:
     if camera_model not in projection.CAMERA_MODELS:
         raise ValueError(f"{camera_model=} must be one of {projection.CAMERA_MODELS}")
     if eps2d * eps2d < constants.MIN_DET:
         raise ValueError(f"{eps2d=} must be at least 1e-5 px^2, else the conic is not defined")
-    for name, value in (("capacity", capacity), ("tile_size", tile_size)):
+    for name, value in sizes._asdict().items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be positive, or None for the default")
 

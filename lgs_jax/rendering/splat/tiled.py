@@ -8,7 +8,7 @@ Letters: I images, N splats, F features, T tiles, P pixels of a tile, S entries 
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,20 @@ def segments_to_keep(num_splats: int, segment: int) -> int:
     return -(-_KEPT_ENTRIES * num_splats // segment)
 
 
+def segment_size(slots: int) -> int:
+    """The least size of a segment that has so many slots.
+
+    Raises:
+      NotImplementedError: if 32 bits cannot count them.
+    """
+    segment = -(-slots // _SEGMENT_MULTIPLE) * _SEGMENT_MULTIPLE
+    if segment >= 2**31:
+        raise NotImplementedError(
+            f"{segment:,} entries at once are more than int32 counts; ask for fewer slots_per_splat"
+        )
+    return segment
+
+
 def plan_of_one_launch(
     height: int,
     width: int,
@@ -61,7 +75,7 @@ def plan_of_one_launch(
     """The plan of a kernel that draws all images at once, with room for `entries` a splat.
 
     A scene with more entries takes several launches. A capacity is meant for each image: images are
-    then drawn one by one, in one launch each.
+    then drawn one by one.
 
     Raises:
       NotImplementedError: if there are more entries than 32 bits can count.
@@ -70,10 +84,8 @@ def plan_of_one_launch(
     grid = binning.Grid(height, width, tile, images)
     most = images * num_splats * min(entries, grid.num_tiles)
     if capacity is not None:
-        most = min(capacity, num_splats * grid.num_tiles)
-    segment = -(-most // _SEGMENT_MULTIPLE) * _SEGMENT_MULTIPLE
-    if segment >= 2**31:
-        raise NotImplementedError(f"{segment:,} entries at once are more than int32 counts")
+        most = min(capacity, most)
+    segment = segment_size(most)
     kept = segments_to_keep(images * num_splats, segment)
     return Plan(height, width, tile, images, segment, kept)
 
@@ -172,14 +184,22 @@ def geometry_gradients(records: Array, sums: Array, center_x: Array, center_y: A
       sums: over the pixels, of d loss / d sigma times their `monomials` [..., 6].
       center_x, center_y: of the tile.
     """
-    s0, sx, sy, sxx, sxy, syy = (sums[..., i] for i in range(6))
-    mx, my = records[..., 0] - center_x, records[..., 1] - center_y
-    xx, xy, yy = (records[..., i] for i in range(2, 5))
+    records, sums = ([a[..., i] for i in range(GEOMETRY)] for a in (records, sums))
+    return jnp.stack(geometry_gradient(records, sums, center_x, center_y), axis=-1)
+
+
+def geometry_gradient(
+    record: Sequence[Array], sums: Sequence[Array], center_x: Array, center_y: Array
+) -> tuple[Array, ...]:
+    """`geometry_gradients` with one array for each of the six components."""
+    s0, sx, sy, sxx, sxy, syy = sums
+    x, y, xx, xy, yy, _ = record
+    mx, my = x - center_x, y - center_y
     to_x, to_y = mx * s0 - sx, my * s0 - sy
     to_xx = mx * mx * s0 - 2 * mx * sx + sxx
     to_xy = mx * my * s0 - mx * sy - my * sx + sxy
     to_yy = my * my * s0 - 2 * my * sy + syy
-    columns = (
+    return (
         xx * to_x + xy * to_y,
         xy * to_x + yy * to_y,
         0.5 * to_xx,
@@ -187,7 +207,6 @@ def geometry_gradients(records: Array, sums: Array, center_x: Array, center_y: A
         0.5 * to_yy,
         -s0,
     )
-    return jnp.stack(columns, axis=-1)
 
 
 @jax.tree_util.register_dataclass

@@ -1,7 +1,10 @@
 """Lists of tiles as a stream of records in a TPU's memory, fetched block by block.
 
+A record is a column: a float32 array is stored in pieces of 8 rows and 128 columns, so that rows of
+16 numbers would take up eight times their size.
+
 Letters: N splats, F features (G: padded to a multiple of 8), T tiles, S entries of a segment, K
-splats of a block, L rows of the stream.
+splats of a block, L columns of the stream.
 """
 
 import dataclasses
@@ -14,129 +17,161 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from lgs_jax.rendering.splat import tiled
+from lgs_jax.rendering.splat import tiled, tpu_tables
 
 Array = jax.Array
 
-# K.
-BLOCK = 64
-# Rows of a float32 array are stored in groups of so many.
-SUBLANES = 8
+# A float32 array is stored in pieces of so many rows and columns.
+SUBLANES, LANES = 8, 128
+# K; a copy begins at a multiple of LANES.
+BLOCK = LANES
 
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """The lists of a segment one after another, each beginning at a multiple of 8 rows.
+    """The lists of a segment one after another, each in blocks of its own.
 
     Attributes:
-      starts, counts: of the tiles' lists [T].
-      ranks: of the splat in every row; N where there is none [L].
-      tiles: of every row [L].
+      starts: first block of each tile's list, then the number of blocks [T + 1].
+      ranks: of the splat in every column; N where there is none [L].
     """
 
     starts: Array
-    counts: Array
     ranks: Array
-    tiles: Array
 
     @classmethod
     def make(cls, ranks: Array, offsets: Array, nothing: int, plan: tiled.Plan) -> "Stream":
         counts = offsets[1:] - offsets[:-1]
-        room = -(-counts // SUBLANES) * SUBLANES
-        starts = jnp.cumsum(room) - room
-        entry = jnp.arange(plan.segment, dtype=jnp.int32)
-        tile = jnp.searchsorted(offsets, entry, side="right").astype(jnp.int32) - 1
+        ends = jnp.cumsum(-(-counts // BLOCK), dtype=jnp.int32)
+        starts = jnp.concatenate([jnp.zeros(1, jnp.int32), ends])
+        # As many as there can be; those at the end may belong to no list.
+        blocks = (plan.segment + (BLOCK - 1) * plan.num_tiles) // BLOCK
+        blocks = tpu_tables.round_columns(BLOCK * blocks) // BLOCK
+        block = jnp.arange(blocks, dtype=jnp.int32)
+        tile = jnp.searchsorted(ends, block, side="right")
         tile = jnp.minimum(tile, plan.num_tiles - 1)
-        # A block may read past the end of its list, also of the last.
-        size = plan.segment + SUBLANES * plan.num_tiles + BLOCK
-        row = jnp.where(entry < offsets[-1], starts[tile] + entry - offsets[tile], size)
-        empty = jnp.zeros(size, jnp.int32)
-        return cls(
-            starts.astype(jnp.int32),
-            counts,
-            jnp.full_like(empty, nothing).at[row].set(ranks, mode="drop"),
-            empty.at[row].set(tile, mode="drop"),
-        )
+        place = BLOCK * (block - starts[tile])[:, None] + jnp.arange(BLOCK, dtype=jnp.int32)
+        listed = place < counts[tile][:, None]
+        entry = jnp.where(listed, offsets[tile][:, None] + place, 0)
+        return cls(starts, jnp.where(listed, ranks[entry], nothing).reshape(-1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
     """The list of a tile, fetched block by block while the last one is blended.
 
+    Blocks are numbered through all lists, and the first one of the next tile is fetched during the
+    last one of this, so that nobody waits for it.
+
     Attributes:
       tile: its index.
-      start: its first row in the stream.
-      count: rows of the list.
-      stream: records [L, 8 + G] in HBM.
-      buffers: two of [K, 8 + G].
+      first, end: its blocks.
+      total: number of blocks of all tiles.
+      stream: records [8 + G, L] in HBM.
+      buffers: two of [8 + G, K].
       arrived: their semaphores.
     """
 
     tile: Array
-    start: Array
-    count: Array
+    first: Array
+    end: Array
+    total: Array
     stream: Any
     buffers: Any
     arrived: Any
 
     @classmethod
-    def of_tile(cls, tile, starts, counts, stream, buffers, arrived) -> "Blocks":
-        start = pl.multiple_of(starts[tile], SUBLANES)
-        return cls(tile, start, counts[tile], stream, buffers, arrived)
+    def of_tile(cls, starts, stream, buffers, arrived) -> "Blocks":
+        tile = pl.program_id(0)
+        total = starts[pl.num_programs(0)]
+        return cls(tile, starts[tile], starts[tile + 1], total, stream, buffers, arrived)
 
-    @property
-    def number(self) -> Array:
-        return lax.div(self.count + (BLOCK - 1), BLOCK)
+    def take(self, block: Array) -> Array:
+        """Records [8 + G, K] of a block that was asked for; asks for the next."""
+        self._ask(block + 1)
+        self._fetch(block).wait()
+        return self.buffers[block & 1]
 
-    def take(self, index: Array) -> tuple[Array, Array]:
-        """Records [K, 8 + G] of a block and which of them are listed [K, 1]; asks for the next."""
+    def run(self, body, *start):
+        """state = body(state) while blocks are left and a transmittance > 0.
 
-        @pl.when(index + 1 < self.number)
+        A state is the number of a block, a transmittance, and what else there is.
+        """
+
+        @pl.when(self.tile == 0)
         def _():
-            self._fetch(index + 1).start()
-
-        self._fetch(index).wait()
-        place = index * BLOCK + lax.broadcasted_iota(jnp.int32, (BLOCK, 1), 0)
-        return self.buffers[index & 1], place < self.count
-
-    def store(self, index: Array, rows, sums, written) -> None:
-        """Copies the rows of a block to their place in HBM."""
-        copy = _tpu().make_async_copy(rows, sums.at[self._rows(index)], written.at[0])
-        copy.start()
-        copy.wait()
-
-    def run(self, body, start):
-        """state = body(state) while blocks are left and a transmittance, its second part, > 0."""
-
-        @pl.when(self.number > 0)
-        def _():
-            self._fetch(jnp.int32(0)).start()
+            self._ask(jnp.int32(0))
 
         end = lax.while_loop(
-            lambda state: (state[0] < self.number) & (jnp.max(state[1]) > 0), body, start
+            lambda state: (state[0] < self.end) & (jnp.max(state[1]) > 0),
+            body,
+            (self.first, *start),
         )
 
-        # A block that was asked for and is not needed.
-        @pl.when(end[0] < self.number)
+        # A block was asked for and is not needed; the next tile's is.
+        @pl.when(end[0] < self.end)
         def _():
             self._fetch(end[0]).wait()
+            self._ask(self.end)
 
         return end
 
-    def _rows(self, index: Array):
-        return pl.ds(self.start + index * BLOCK, BLOCK)
+    def _ask(self, block: Array) -> None:
+        pl.when(block < self.total)(lambda: self._fetch(block).start())
 
-    def _fetch(self, index: Array):
-        slot = index & 1
-        source = self.stream.at[self._rows(index)]
-        return _tpu().make_async_copy(source, self.buffers.at[slot], self.arrived.at[slot])
+    def _fetch(self, block: Array):
+        slot = block & 1
+        return _tpu().make_async_copy(
+            self.stream.at[:, _columns(block)], self.buffers.at[slot], self.arrived.at[slot]
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """What is written for every block of the stream, in their order, while the next is computed.
+
+    Attributes:
+      blocks: of the tile.
+      out: [8 + G, L] in HBM.
+      buffers: two of [8 + G, K].
+      written: their semaphores.
+    """
+
+    blocks: Blocks
+    out: Any
+    buffers: Any
+    written: Any
+
+    def put(self, block: Array, values: Array) -> None:
+        """Writes values [8 + G, K]."""
+        pl.when(block >= 2)(lambda: self._copy(block - 2).wait())
+        self.buffers[block & 1] = values
+        self._copy(block).start()
+
+    def finish(self, block: Array) -> None:
+        """Writes zeros from this block to the end of the tile's list."""
+        zeros = jnp.zeros(self.buffers.shape[1:])
+        lax.fori_loop(block, self.blocks.end, lambda block, _: self.put(block, zeros), None)
+        last = self.blocks.tile == pl.num_programs(0) - 1
+        for block in (self.blocks.total - 2, self.blocks.total - 1):
+            pl.when(last & (block >= 0))(lambda block=block: self._copy(block).wait())
+
+    def _copy(self, block: Array):
+        slot = block & 1
+        return _tpu().make_async_copy(
+            self.buffers.at[slot], self.out.at[:, _columns(block)], self.written.at[slot]
+        )
+
+
+def _columns(block: Array):
+    return pl.ds(pl.multiple_of(block * BLOCK, BLOCK), BLOCK)
 
 
 def wide_records(table: Array) -> Array:
-    """Records [N + 1, 6 + F] as [N + 1, 8 + G]."""
-    geometry, features = table[:, : tiled.GEOMETRY], table[:, tiled.GEOMETRY :]
-    wide = -(-features.shape[1] // SUBLANES) * SUBLANES
-    return jnp.concatenate([pad(geometry, SUBLANES, 1), pad(features, wide, 1)], axis=1)
+    """Records [N + 1, 6 + F] as columns [8 + G, N + 1]."""
+    geometry, features = table[:, : tiled.GEOMETRY].T, table[:, tiled.GEOMETRY :].T
+    wide = -(-len(features) // SUBLANES) * SUBLANES
+    return jnp.concatenate([pad(geometry, SUBLANES, 0), pad(features, wide, 0)])
 
 
 def pad(array: Array, size: int, axis: int) -> Array:
@@ -157,17 +192,17 @@ def _tpu() -> types.ModuleType:
     return tpu
 
 
-def launch(kernel, stream: Stream, records, *, tile_inputs, tile_outputs, plan, stream_outputs=0):
+def launch(kernel, stream: Stream, records, *, tile_inputs, tile_outputs, plan, sums=False):
     """Runs a kernel for every tile.
 
     Args:
-      kernel: (starts, counts, records, [monomials,] a block of each tile input, [zeros,] a block of
-        each tile output, [sums,] scratch).
+      kernel: (starts, records, [monomials,] a block of each tile input and of each tile output,
+        [sums,] scratch).
       stream: the lists.
-      records: of the stream [L, 8 + G].
+      records: of the stream [8 + G, L].
       tile_inputs, tile_outputs: arrays [T, ...] of which a program sees its tile's part.
       plan: how the work is cut.
-      stream_outputs: 1 for a kernel that writes a row of sums for every row of the stream.
+      sums: of a kernel that gets the monomials [8, P] and writes a column for every record.
 
     Raises:
       NotImplementedError: if JAX has no Mosaic.
@@ -180,38 +215,33 @@ def launch(kernel, stream: Stream, records, *, tile_inputs, tile_outputs, plan, 
     def whole(array):
         return pl.BlockSpec(array.shape, lambda *_: (0,) * array.ndim)
 
+    def two_buffers():
+        buffers = tpu.VMEM((2, len(records), BLOCK), jnp.float32)
+        return [buffers, tpu.SemaphoreType.DMA((2,))]
+
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
     inputs, in_specs = [records], [anywhere]
     outputs, out_specs = list(tile_outputs), [by_tile(a) for a in tile_outputs]
-    scratch = [
-        tpu.VMEM((2, BLOCK, records.shape[1]), jnp.float32),
-        tpu.SemaphoreType.DMA((2,)),
-    ]
-    aliases = {}
-    if stream_outputs:
-        monomials = pad(tiled.monomials(plan), SUBLANES, 1)
+    scratch = two_buffers()
+    if sums:
+        monomials = pad(tiled.monomials(plan).T, SUBLANES, 0)
         inputs, in_specs = [*inputs, monomials], [*in_specs, whole(monomials)]
+        outputs, out_specs = [*outputs, records], [*out_specs, anywhere]
+        scratch += two_buffers()
     inputs, in_specs = [*inputs, *tile_inputs], [*in_specs, *map(by_tile, tile_inputs)]
-    if stream_outputs:
-        zeros = jnp.zeros_like(records)
-        aliases = {2 + len(inputs): len(outputs)}  # the scalars count as inputs
-        inputs, in_specs = [*inputs, zeros], [*in_specs, anywhere]
-        outputs, out_specs = [*outputs, zeros], [*out_specs, anywhere]
-        scratch += [tpu.VMEM((BLOCK, records.shape[1]), jnp.float32), tpu.SemaphoreType.DMA((1,))]
     call = functools.partial(
         pl.pallas_call,
         functools.partial(kernel, plan=plan),
         grid_spec=tpu.PrefetchScalarGridSpec(
-            num_scalar_prefetch=2,
+            num_scalar_prefetch=1,
             grid=(plan.num_tiles,),
             in_specs=in_specs,
             out_specs=out_specs,
             scratch_shapes=scratch,
         ),
         out_shape=[jax.ShapeDtypeStruct(a.shape, a.dtype) for a in outputs],
-        input_output_aliases=aliases,
-        # In this order: a block's zeros past the end of a list come before the next list's rows.
+        # In this order: a tile asks for the first block of the next.
         compiler_params=tpu.CompilerParams(dimension_semantics=("arbitrary",)),
     )
-    arguments = (stream.starts, stream.counts, *inputs)
+    arguments = (stream.starts, *inputs)
     return tuple(lax.platform_dependent(*arguments, tpu=call(), default=call(interpret=True)))

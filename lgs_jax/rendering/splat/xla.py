@@ -38,11 +38,13 @@ def composite(
     far: float,
     capacity: int | None = None,
     tile_size: int | None = None,
+    slots_per_splat: int | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
     """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
 
     Raises:
-      NotImplementedError: if the arrays are not float32: the exact order of depth relies on it.
+      NotImplementedError: if the arrays are not float32, on which the exact order of depth relies,
+        or more slots are asked for than 32 bits can count.
     """
     tiled.check_float32(features)
     num_images, num_splats, _ = features.shape
@@ -53,8 +55,9 @@ def composite(
         width,
         num_images=num_images,
         num_splats=num_splats,
-        tile=tile_size,
-        fold=capacity is None,
+        capacity=capacity,
+        tile_size=tile_size,
+        slots_per_splat=slots_per_splat,
     )
     return tiled.composite(
         _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
@@ -71,19 +74,30 @@ class Plan(tiled.Plan):
 
 
 def make_plan(
-    height: int, width: int, *, num_images: int, num_splats: int, tile: int | None, fold: bool
+    height: int,
+    width: int,
+    *,
+    num_images: int,
+    num_splats: int,
+    capacity: int | None = None,
+    tile_size: int | None = None,
+    slots_per_splat: int | None = None,
 ) -> Plan:
     """Chooses the sizes of tile, segment, batch and step.
 
-    With `fold`, several images are drawn as one: many small images keep the loops full.
+    Without a capacity, which is meant for each image, several images are drawn as one: many small
+    images keep the loops full.
     """
-    tile = tile or (4 if height * width <= 96**2 else 8)
-    most = max(1, _FOLDED_SPLATS // num_splats) if fold else 1
+    tile = tile_size or (4 if height * width <= 96**2 else 8)
+    most = max(1, _FOLDED_SPLATS // num_splats) if capacity is None else 1
     images = max(i for i in range(1, num_images + 1) if num_images % i == 0 and i <= most)
     grid = binning.Grid(height, width, tile, images)
     # Unrolled, so what is compiled grows with it; short lists gain nothing from long steps.
     step = 8 if num_splats >= 1024 else 2
     segment = max(16384, 128 * grid.num_tiles)
+    if slots_per_splat is not None:
+        slots = min(slots_per_splat, grid.num_tiles)
+        segment = tiled.segment_size(images * num_splats * slots)
     return Plan(
         height,
         width,
