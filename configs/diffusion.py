@@ -88,7 +88,7 @@ def _laptop() -> ml_collections.ConfigDict:
             "num_heads": 4,
             "cross_view": ("resnet", "full"),
             "dtype": "float32",
-            "remat": False,
+            "remat": "none",
         }
     )
     config.diffusion = ml_collections.ConfigDict(
@@ -187,7 +187,7 @@ def _mvimgnet_small(config: ml_collections.ConfigDict) -> None:
     config.data.gap_min, config.data.gap_max = 1, 2
     config.data.flip = True
     config.data.view_draws = 8
-    config.model.num_classes = 28  # of the set in docs/results.md; MVImgNet itself has 238
+    config.model.num_classes = 28  # of the set in docs/history.md; MVImgNet itself has 238
     config.training.num_steps = 10_000
 
 
@@ -248,7 +248,7 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.widths = (256, 512, 768)
     config.model.cross_view = ("resnet",) * 3
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.remat = "full"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.01
     config.training.num_steps = 500_000

@@ -75,7 +75,7 @@ def _laptop() -> ml_collections.ConfigDict:
             "num_heads": 4,
             "cross_view": ("resnet", "full"),
             "dtype": "float32",
-            "remat": False,
+            "remat": "none",
             "scene_head": {"near": 0.5, "far": 50.0, "initial_depth": 3.0, "max_scale": 4.0},
         }
     )
@@ -184,7 +184,7 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.scene_head.far = 10.0
     config.model.scene_head.initial_depth = 1.0
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.remat = "full"
     config.optimizer.learning_rate = 1e-4
     config.optimizer.weight_decay = 0.01
     config.training.num_steps = 500_000

@@ -83,7 +83,7 @@ def _laptop() -> ml_collections.ConfigDict:
             "num_heads": 4,
             "cross_view": ("resnet", "full"),
             "dtype": "float32",
-            "remat": False,
+            "remat": "none",
             "shortcut": True,
             "refine": 16,
             "scene_head": {"near": 0.5, "far": 50.0, "initial_depth": 3.0, "max_scale": 4.0},
@@ -241,7 +241,7 @@ def _re10k_2view(config: ml_collections.ConfigDict) -> None:
     config.model.num_heads = 8
     config.model.cross_view = ("resnet", "resnet", "attention")
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.remat = "full"
     config.loss.context_views = 1
     config.loss.perceptual = "lpips_vgg"
     config.loss.perceptual_weight = 0.05
@@ -262,7 +262,7 @@ def _paper(config: ml_collections.ConfigDict) -> None:
     config.model.num_heads = 8
     config.model.cross_view = ("resnet",) * 4
     config.model.dtype = "bfloat16"
-    config.model.remat = True
+    config.model.remat = "full"
     config.model.shortcut = False
     config.model.refine = 0
     config.model.scene_head.near = 0.01

@@ -7,7 +7,8 @@ narrow network unless --widths says otherwise. Two things are looked at, in proc
              one device each. All share the cores of this machine, so that the ideal is not a
              constant time: --devices 1 2 4 shows what splitting costs, never what it gains.
   compiled   what a device sends per step, read from the program compiled ahead of time for many
-             devices: simulated ones by number, or TPUs such as v5e-256 (with libtpu installed).
+             devices: simulated ones by number, TPUs such as v5e-256 (with libtpu installed), or
+             GPUs such as h100-64 (with JAX's CUDA plugin).
 
   python -m lgs_jax benchmark scaling
   python -m lgs_jax benchmark scaling --devices 1 2 --processes --compile 8 64 v5e-16
@@ -151,8 +152,7 @@ def run_case(case: Case) -> Case:
         )
         lowered = traced.lower(lowering_platforms=(target.platform,))
         # Only a program that runs needs its arithmetic optimized.
-        quick = {"xla_backend_optimization_level": 0} if target.platform == "cpu" else None
-        compiled = lowered.compile(None if case["steps"] else quick)
+        compiled = lowered.compile(None if case["steps"] else dict(target.compiler_options))
     found = communication.collectives(compiled.as_text(), mesh.size)
     rows = communication.table(found, mesh.shape)
     seconds, cpu_seconds = [], None
@@ -295,11 +295,14 @@ def _compiled_table(results: Sequence[Case]) -> str:
             f"{row['kind']} over {row['axes']} {row['sent_bytes'] / 1e6:.2f} ({row['count']})"
             for row in r["communication"]
         )
+        flops = r["flops_of_compiler"]
         lines.append(
             f"{r['target']:12} {mesh:28} {r['scenes']:6d} {r['state_bytes'] / 1e6:9.2f} "
-            f"{(r['flops_of_compiler'] or 0) / 1e9:8.3f} {r['sent_bytes'] / 1e6:9.2f}  {parts}"
+            f"{f'{flops / 1e9:.3f}' if flops else '':>8} {r['sent_bytes'] / 1e6:9.2f}  {parts}"
         )
-    lines.append("Per device and step; in brackets how many. GFLOP as the compiler counts.")
+    lines.append(
+        "Per device and step; in brackets how many. GFLOP as the compiler counts, where it does."
+    )
     return "\n".join(lines)
 
 
@@ -346,7 +349,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--devices", nargs="+", type=int, default=[1, 2, 4, 8], help="simulated, measured")
     add("--processes", nargs="*", type=int, default=[1, 2, 4], help="real ones, a device each")
-    add("--compile", nargs="*", default=["8", "64", "512"], help="devices, or names such as v5e-16")
+    add("--compile", nargs="*", default=["8", "64", "512"], help="devices, or names as of plan")
     add("--axes", nargs="+", choices=_AXES, default=["data", "fsdp", "view"], help="to compile for")
     add("--shared", type=int, default=4, help="devices along that axis, if it is not data")
     add("--scenes", type=int, default=1, help="per device, or group of devices that share them")

@@ -204,7 +204,7 @@ def _autoencoder(config: Config, first_stage: Config | None) -> FrozenAutoencode
                 "is not trained yet, --autoencoder-config=configs/vae.py:VARIANT"
             )
         folder, step = checkpoint.locate(source)
-        first_stage = checkpoint.read_json(folder, step, "config")
+        first_stage = checkpoint.read_config(folder, step)
     first_stage = _without_data(first_stage)
     if first_stage.get("task") != "vae":
         raise settings.SettingsError(
@@ -272,7 +272,22 @@ def table(estimate: Estimate, train: training_settings.TrainSettings) -> str:
     if estimate.flops_of_compiler is not None:
         text += f"; XLA counts {estimate.flops_of_compiler:.3g} on each device, a loop once"
     lines.append(text)
+    lines += _sent(estimate)
     return "\n".join([*lines, f"  compiled in {estimate.seconds:.0f} s"])
+
+
+def _sent(estimate: Estimate) -> list[str]:
+    """What a device sends to others in a step, the sum and a line for each kind."""
+    rows = estimate.communication
+    if not rows:
+        return []
+    total = sum(row["sent_bytes"] for row in rows)
+    lines = [f"  {'sent by each device':24}{planning.readable(total):>14} a step"]
+    for row in rows:
+        kind = f"{row['kind']} over {row['axes']}"
+        count = f"{row['count']} of them" + ("" if row["bounded"] else ", at least")
+        lines.append(f"    {kind:36}{planning.readable(row['sent_bytes']):>14} ({count})")
+    return lines
 
 
 def verdict(estimate: Estimate, target: Target) -> str:

@@ -34,7 +34,7 @@ from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
-from lgs_jax.training import checkpoint, workdir
+from lgs_jax.training import checkpoint, older_configs, workdir
 
 SUFFIX = ".safetensors"
 FORMAT = 1
@@ -210,9 +210,9 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[pathlib.
 
 
 def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
-    config = about["denoiser"]
+    first, config = (older_configs.upgraded(about[name]) for name in ("autoencoder", "denoiser"))
     stats = LatentStats.from_json(config["latent_stats"], "the latent statistics")
-    frozen = frozen_autoencoder.from_run(about["autoencoder"], _tree("autoencoder", arrays))
+    frozen = frozen_autoencoder.from_run(first, _tree("autoencoder", arrays))
     frozen = frozen.with_stats(stats)
     params = _tree("denoiser", arrays)
     task = tasks.make_task("diffusion", config, frozen)
@@ -239,7 +239,7 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
         paths,
         path_classes=tuple(labels),
         class_names=tuple(about["class_names"]),
-        configs=(about["autoencoder"], config),
+        configs=(first, config),
         step=about.get("step", 1),  # not kept by the first version of this package
     )
 

@@ -67,7 +67,7 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
             class_names=parts.class_names,
         )
     folder, step = checkpoint.locate(path)
-    config = checkpoint.read_json(folder, step, "config")
+    config = checkpoint.read_config(folder, step)
     name = config.get("task")
     if name == "vae":
         saved = load_lib.open_autoencoder(path)

@@ -42,7 +42,8 @@ class Autoencoder(nn.Module):
       num_heads: heads of every attention.
       cross_view: how views see each other: a mode of `nn.cross_view`, or one per level.
       dtype: "float32" or "bfloat16", of the networks; parameters and geometry are float32.
-      remat: recompute the blocks in the backward pass, to save memory.
+      remat: what the backward pass computes again, to save memory: "none", "dots" or "full", as in
+        `nn.multiview_unet.MultiViewUNet`.
       shortcut: add a linear path around both U-Nets, from pixels to latents and from latents to
         maps; colours are then learnt within a few hundred steps. Our own addition.
       refine: channels of a small network over the decoder's maps at full resolution, which
@@ -64,7 +65,7 @@ class Autoencoder(nn.Module):
     num_heads: int = 8
     cross_view: str | Sequence[str] = "resnet"
     dtype: str = "float32"
-    remat: bool = False
+    remat: multiview_unet.Remat = "none"
     shortcut: bool = True
     refine: int = 0
     scene_head: Mapping[str, Any] | None = None

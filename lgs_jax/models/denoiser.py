@@ -44,7 +44,8 @@ class Denoiser(nn.Module):
       num_heads: heads of every attention.
       cross_view: how views see each other: a mode of `nn.cross_view`, or one per level.
       dtype: "float32" or "bfloat16", of the computation; parameters and output are float32.
-      remat: recompute the blocks in the backward pass, to save memory.
+      remat: what the backward pass computes again, to save memory: "none", "dots" or "full", as in
+        `nn.multiview_unet.MultiViewUNet`.
     """
 
     latent_channels: int = 6
@@ -60,7 +61,7 @@ class Denoiser(nn.Module):
     num_heads: int = 8
     cross_view: str | Sequence[str] = "resnet"
     dtype: str = "float32"
-    remat: bool = False
+    remat: multiview_unet.Remat = "none"
 
     def __post_init__(self) -> None:
         least_of = {"latent_channels": 1, "compression": 1}

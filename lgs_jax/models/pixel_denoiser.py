@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.models import denoiser
 from lgs_jax.models.scene_heads import kinds
-from lgs_jax.nn import blocks
+from lgs_jax.nn import blocks, multiview_unet
 
 Array = jax.Array
 
@@ -45,7 +45,8 @@ class PixelDenoiser(nn.Module):
       num_heads: heads of every attention.
       cross_view: how views see each other.
       dtype: "float32" or "bfloat16", of the computation; parameters and geometry are float32.
-      remat: recompute the blocks in the backward pass, to save memory.
+      remat: what the backward pass computes again, to save memory: "none", "dots" or "full", as in
+        `nn.multiview_unet.MultiViewUNet`.
     """
 
     patch_size: int = 1
@@ -61,7 +62,7 @@ class PixelDenoiser(nn.Module):
     num_heads: int = 8
     cross_view: str | Sequence[str] = "resnet"
     dtype: str = "float32"
-    remat: bool = False
+    remat: multiview_unet.Remat = "none"
 
     def __post_init__(self) -> None:
         if self.patch_size not in PATCH_SIZES:

@@ -10,7 +10,9 @@ Letters: B scenes, V views, H, W size of the cameras' images, h, w size of a map
 D size of the conditioning vector.
 """
 
+import typing
 from collections.abc import Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -23,6 +25,12 @@ from lgs_jax.nn import attention, blocks, convolution, cross_view
 Array = jax.Array
 
 DTYPES = ("float32", "bfloat16")
+
+# What the backward pass computes again of a block, cheapest first: nothing; all but the results of
+# its products of matrices and convolutions, which are kept; all of it, from its input.
+Remat = Literal["none", "dots", "full"]
+REMATS: tuple[str, ...] = typing.get_args(Remat)
+_KEPT = {"dots": jax.checkpoint_policies.dots_saveable, "full": None}
 
 
 class MultiViewBlock(nn.Module):
@@ -65,7 +73,8 @@ class MultiViewUNet(nn.Module):
       output_scale: variance scale of the last layer's initial weights; 0 starts with zeros.
       dtype: "float32" or "bfloat16", of the computation; parameters, rays and the last layer, whose
         output may be a depth, are float32.
-      remat: recompute the blocks in the backward pass, to save memory.
+      remat: what the backward pass computes again of every block, to save memory: "none", "dots"
+        (all but products of matrices and convolutions) or "full".
     """
 
     out_channels: int
@@ -79,7 +88,7 @@ class MultiViewUNet(nn.Module):
     cross_view: str | Sequence[str] = "resnet"
     output_scale: float = 1.0
     dtype: str = "float32"
-    remat: bool = False
+    remat: Remat = "none"
 
     def __post_init__(self) -> None:
         _check_settings(self)
@@ -151,7 +160,9 @@ class MultiViewUNet(nn.Module):
         return self._output(x)
 
     def _block(self, name: str, level: int) -> nn.Module:
-        make = nn.remat(MultiViewBlock) if self.remat else MultiViewBlock
+        make = MultiViewBlock
+        if self.remat != "none":
+            make = nn.remat(make, policy=_KEPT[self.remat])
         return make(
             features=self.widths[level],
             self_attention=level in self.attention_levels,
@@ -205,6 +216,8 @@ def _check_settings(unet: MultiViewUNet) -> None:
         raise ValueError(f"middle_blocks={unet.middle_blocks} must not be negative")
     if unet.dtype not in DTYPES:
         raise ValueError(f"dtype={unet.dtype!r} must be one of {DTYPES}")
+    if unet.remat not in REMATS:
+        raise ValueError(f"remat={unet.remat!r} must be one of {REMATS}")
     _check_attention(unet, levels)
 
 

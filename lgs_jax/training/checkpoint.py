@@ -19,6 +19,7 @@ from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from lgs_jax.training import mesh as meshes
+from lgs_jax.training import older_configs
 from lgs_jax.training import state as states
 from lgs_jax.training import workdir as workdirs
 
@@ -119,17 +120,22 @@ def steps_in(folder: pathlib.Path) -> list[int]:
     return sorted(found.step for found in _NAMES.find_all(folder))
 
 
-def read_json(folder: pathlib.Path, step: int, item: str) -> dict[str, Any]:
-    """The item `config` or `run` of a checkpoint.
+def read_config(folder: pathlib.Path, step: int) -> dict[str, Any]:
+    """The configuration of a checkpoint, with the values of today.
 
     Raises:
       CheckpointError: if it cannot be read.
     """
-    try:
-        reader = ocp.JsonCheckpointHandler()
-        return reader.restore(epath.Path(_path(folder, step) / item), ocp.args.JsonRestore())
-    except Exception as error:
-        raise _unreadable(folder, step, error) from error
+    return older_configs.upgraded(_read_json(folder, step, "config"))
+
+
+def read_run(folder: pathlib.Path, step: int) -> dict[str, Any]:
+    """What a checkpoint says of its run: `seconds` until then, and versions.
+
+    Raises:
+      CheckpointError: if it cannot be read.
+    """
+    return _read_json(folder, step, "run")
 
 
 def restore_params(
@@ -150,7 +156,7 @@ def restore_params(
       CheckpointError: if there is no such checkpoint or it cannot be read.
     """
     folder, step = locate(source, step)
-    config = read_json(folder, step, "config")
+    config = read_config(folder, step)
     try:
         path = epath.Path(_path(folder, step) / "ema")
         with contextlib.closing(ocp.StandardCheckpointHandler()) as reader:
@@ -182,6 +188,14 @@ def locate(source: str | os.PathLike, step: int | None = None) -> tuple[pathlib.
     if step is not None and step not in steps:
         raise CheckpointError(f"no checkpoint of {step=} in {folder}; there are {steps}")
     return folder, steps[-1] if step is None else step
+
+
+def _read_json(folder: pathlib.Path, step: int, item: str) -> dict[str, Any]:
+    try:
+        reader = ocp.JsonCheckpointHandler()
+        return reader.restore(epath.Path(_path(folder, step) / item), ocp.args.JsonRestore())
+    except Exception as error:
+        raise _unreadable(folder, step, error) from error
 
 
 def _fields(state: states.TrainState) -> dict[str, Any]:

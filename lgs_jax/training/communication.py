@@ -44,6 +44,8 @@ _IOTA = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?$")
 _MESH_AXIS = re.compile(r"'(\w+)'=(\d+)")
 _PART_OF_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
 
+Row = dict[str, str | int | float | bool]
+
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
@@ -108,11 +110,9 @@ def collectives(hlo_text: str, num_devices: int) -> list[Collective]:
     return found
 
 
-def table(
-    found: Iterable[Collective], mesh_shape: Mapping[str, int]
-) -> list[dict[str, str | int | float | bool]]:
+def table(found: Iterable[Collective], mesh_shape: Mapping[str, int]) -> list[Row]:
     """Sums by kind and axes, largest first: `kind`, `axes`, `count`, `sent_bytes`, `bounded`."""
-    rows: dict[tuple[str, str], dict[str, str | int | float | bool]] = {}
+    rows: dict[tuple[str, str], Row] = {}
     for each in found:
         axes = " x ".join(each.axes(mesh_shape))
         new = {"kind": each.kind, "axes": axes, "count": 0, "sent_bytes": 0.0, "bounded": True}
@@ -213,11 +213,14 @@ def _result_bytes(shapes: str, kind: str, starts: bool, group_size: int) -> int:
         math.prod(int(length) for length in lengths.split(",") if length) * _bits(dtype) // 8
         for dtype, lengths in _SHAPE.findall(shapes)
     ]
-    if starts and kind == "all-gather":
-        return sum(sizes) * group_size // (group_size + 1)
-    if starts and kind == "collective-permute":
+    if not starts or kind == "all-reduce":  # whose start lists the result alone
+        return sum(sizes)
+    if kind == "collective-permute":
         return sizes[1]  # operand, result and sometimes two words of context
-    return sum(sizes)
+    # Of operands and results, which differ in size as shares and the whole do.
+    shares = {"all-gather": (1, group_size), "reduce-scatter": (group_size, 1)}
+    operands, results = shares.get(kind, (1, 1))
+    return sum(sizes) * results // (operands + results)
 
 
 def _bits(dtype: str) -> int:

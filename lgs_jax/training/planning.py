@@ -19,9 +19,11 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lgs_jax.nn import multiview_unet
 from lgs_jax.rendering.splat import dispatch
+from lgs_jax.training import communication, profiling, start
 from lgs_jax.training import mesh as meshes
-from lgs_jax.training import profiling, start
+from lgs_jax.training.communication import Row
 from lgs_jax.training.planning_targets import GIB, Target
 from lgs_jax.training.settings import TrainSettings
 
@@ -41,14 +43,14 @@ class Case:
       settings: how to train.
       entry: one scene of a batch; arrays, of which only shapes and types are looked at.
       constants: further arguments of the loss; arrays or their shapes.
-      remat: whether the model recomputes activations; None: it cannot.
+      remat: what the model computes again, one of `multiview_unet.REMATS`; None: it has no choice.
     """
 
     task: Any
     settings: TrainSettings
     entry: Mapping[str, Any]
     constants: tuple[Any, ...] = ()
-    remat: bool | None = None
+    remat: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +75,7 @@ class Estimate:
       flops: of the matrix products of a step, on all devices together.
       flops_of_compiler: XLA's count (`cost_analysis`) of all operations of one device, the body of
         a loop once; None where it has none.
+      communication: what the device sends in a step, rows of `communication.table`.
       seconds: that tracing and compiling took.
     """
 
@@ -88,6 +91,7 @@ class Estimate:
     refused: str = ""
     flops: float = 0.0
     flops_of_compiler: float | None = None
+    communication: tuple[Row, ...] = ()
     seconds: float = 0.0
 
     @property
@@ -186,6 +190,7 @@ def estimate(case: Case, target: Target) -> Estimate:
                 raise
             return refused(exact, str(error), time.monotonic() - began)
     memory = compiled.memory_analysis()
+    sent = communication.collectives(compiled.as_text(), mesh.size)
     return dataclasses.replace(
         exact,
         # XLA drops arguments that the step does not look at; they are on the devices all the same.
@@ -195,6 +200,7 @@ def estimate(case: Case, target: Target) -> Estimate:
         code=memory.generated_code_size_in_bytes,
         flops=profiling.matmul_flops(traced.jaxpr),
         flops_of_compiler=(compiled.cost_analysis() or {}).get("flops"),
+        communication=tuple(communication.table(sent, mesh.shape)),
         seconds=time.monotonic() - began,
     )
 
@@ -238,9 +244,9 @@ def suggest(
 ) -> list[Tried]:
     """Looks for the cheapest change with which a training fits; the global batch stays the same.
 
-    In this order: more microbatches, then recomputed activations, then parameters split over all
-    devices. What cannot fit is not compiled: its arguments alone are too large, or its temporaries
-    would be if microbatches shrank them in proportion, which is the best that they can do.
+    In this order: more microbatches, then more that is computed again, then parameters split over
+    all devices. What cannot fit is not compiled: its arguments alone are too large, or its
+    temporaries would be if microbatches shrank them in proportion, the best that they can do.
 
     Args:
       make: the training with changes to its configuration.
@@ -254,14 +260,14 @@ def suggest(
     case = make({})
     settings = case.settings
     tried: list[Tried] = []
-    temporaries = {(settings.mesh.fsdp, bool(case.remat)): (settings.accumulate_steps, first)}
+    temporaries = {(settings.mesh.fsdp, case.remat): (settings.accumulate_steps, first)}
     parts = scene_parts(settings, target)
     for fsdp, remat in _groups(case, parts):
         for accumulate in _accumulations(settings, parts):
             changes: dict[str, Any] = {}
             if accumulate != settings.accumulate_steps:
                 changes["training.accumulate_steps"] = accumulate
-            if remat != bool(case.remat):
+            if remat != case.remat:
                 changes["model.remat"] = remat
             if fsdp != settings.mesh.fsdp:
                 changes |= {"mesh.data": -1} if settings.mesh.data != -1 else {}
@@ -288,10 +294,11 @@ def scene_parts(settings: TrainSettings, target: Target) -> int:
     return len(target.devices) // settings.mesh.per_scene
 
 
-def _groups(case: Case, parts: int) -> list[tuple[int, bool]]:
-    """Devices that share parameters, and whether activations are recomputed; cheapest first."""
+def _groups(case: Case, parts: int) -> list[tuple[int, str | None]]:
+    """Devices that share parameters, and what is computed again; cheapest first."""
     splits = sorted({case.settings.mesh.fsdp, parts})
-    remats = [bool(case.remat)] if case.remat in (None, True) else [False, True]
+    every = multiview_unet.REMATS
+    remats = every[every.index(case.remat) :] if case.remat else (None,)
     return [(fsdp, remat) for fsdp in splits for remat in remats]
 
 

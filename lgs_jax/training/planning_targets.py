@@ -190,10 +190,15 @@ def open_target(name: str, memory: float | None = None) -> Target:
                 f"{number} simulated devices have no memory of their own; say how much each real "
                 "one has, such as --memory=80GiB, or name them, such as --devices=h100-8"
             )
-        # The arithmetic's quality does not change the memory, and takes most of the time.
-        quick = {"xla_backend_optimization_level": 0}
+        options = {
+            # The arithmetic's quality does not change the memory, and takes most of the time.
+            "xla_backend_optimization_level": 0,
+            # Without its barriers XLA for CPUs finds that what is computed again is known already,
+            # and keeps it: accelerators do not.
+            "xla_disable_hlo_passes": "cse_barrier_expander",
+        }
         devices = jax.devices()[:number]
-        return Target(name, "cpu", devices, memory, note, simulated=True, compiler_options=quick)
+        return Target(name, "cpu", devices, memory, note, simulated=True, compiler_options=options)
     # Otherwise libtpu asks the cloud's metadata for its machine, and refuses a second process.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

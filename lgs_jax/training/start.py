@@ -82,9 +82,9 @@ def open_run(
         _check_shared(place, steps[-1] if steps else 0)
     start_step, seconds_before, notes = (steps[-1] if steps else 0), 0.0, []
     if steps:
-        found = checkpoint.read_json(saved, start_step, "config")
+        found = checkpoint.read_config(saved, start_step)
         notes = workdir.check_config(found, config, str(place))
-        seconds_before = checkpoint.read_json(saved, start_step, "run")["seconds"]
+        seconds_before = checkpoint.read_run(saved, start_step)["seconds"]
     if start_step > settings.num_steps:
         raise workdir.WorkdirError(
             f"{place} is at step {start_step}, beyond num_steps={settings.num_steps}; "

@@ -66,8 +66,16 @@ def test_tables_say_time_per_scene_and_what_is_sent(tmp_path, capsys, monkeypatc
     text = capsys.readouterr().out
     assert "100.0     100.0    1.00    200.0    1.00     2.00" in text
     assert "all-reduce over data 2.00 (3)" in text
+    assert "8      4.00    1.000      2.00  all-reduce" in text
     assert len(json.loads((tmp_path / "out.json").read_text())["cases"]) == 3
     assert (tmp_path / "out.png").stat().st_size > 1000
+
+
+def test_no_operations_are_told_where_the_compiler_counts_none():
+    """As that for GPUs."""
+    case = result("compiled", 8, 8, None, "h100-8") | {"flops_of_compiler": None}
+    line = benchmark_scaling._compiled_table([case]).splitlines()[1]
+    assert line.split()[:6] == ["h100-8", "data", "8", "8", "4.00", "2.00"]
 
 
 def test_a_case_that_fails_is_told(capsys, monkeypatch):

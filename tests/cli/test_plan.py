@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -56,15 +57,22 @@ def config_file(tmp_path):
 
 @pytest.fixture
 def estimates(monkeypatch):
-    """Invented estimates: 256 MiB for every scene of a microbatch, a quarter with remat."""
+    """Invented estimates: 256 MiB for every scene of a microbatch, less with remat."""
     seen = []
 
     def estimate(case, target):
         seen.append(case)
         scenes = case.settings.microbatch_size
-        temporaries = scenes * 2**28 // (4 if case.remat else 1)
+        temporaries = scenes * 2**28 // {"none": 1, "dots": 2, "full": 4}[case.remat]
         exact = planning.arguments_only(case, target)
-        return dataclasses.replace(exact, temporaries=temporaries, flops=8e12, seconds=2.0)
+        sent = {"kind": "all-reduce", "axes": "data", "count": 2, "sent_bytes": 2.0**29}
+        return dataclasses.replace(
+            exact,
+            temporaries=temporaries,
+            flops=8e12,
+            communication=(sent | {"bounded": True}, sent | {"axes": "fsdp", "bounded": False}),
+            seconds=2.0,
+        )
 
     monkeypatch.setattr(planning, "estimate", estimate)
     return seen
@@ -81,11 +89,15 @@ def test_a_training_that_fits(config_file, estimates, capsys, tmp_path):
     assert "fits: 1.00 GiB of 2.00 GiB (as given) on each of 1 devices" in text
     assert "activations, gradients        1.00 GiB" in text
     assert "8e+12 FLOPs of matrix products a step, 2e+12 a scene" in text
+    assert "sent by each device           1.00 GiB a step" in text
+    assert "all-reduce over data                      0.50 GiB (2 of them)\n" in text
+    assert "all-reduce over fsdp                      0.50 GiB (2 of them, at least)\n" in text
     assert "Compiled for a CPU" in text
     assert "looking for" not in text
     found = json.loads(written.read_text())
     assert found["as_configured"]["fits"] is True
     assert found["as_configured"]["temporaries"] == 2**30
+    assert [row["axes"] for row in found["as_configured"]["communication"]] == ["data", "fsdp"]
     assert found["memory"] == 2 * 2**30
     assert found["config"]["training"] == {"num_steps": 4, "batch_size": 4}
     (case,) = estimates
@@ -106,9 +118,11 @@ def test_a_training_that_does_not_fit_and_what_would(config_file, estimates, cap
 
 def test_recomputed_activations_are_suggested(config_file, estimates, capsys):
     assert run(config_file, "--memory=200MiB") == 1
-    assert "with\n  --config.model.remat=True\n" not in capsys.readouterr().out
+    assert "with\n  --config.model.remat=" not in capsys.readouterr().out
     assert run(config_file, "--memory=200MiB", "--config.training.batch_size=1") == 1
-    assert "with\n  --config.model.remat=True\n" in capsys.readouterr().out
+    assert "with\n  --config.model.remat=dots\n" in capsys.readouterr().out
+    assert run(config_file, "--memory=100MiB", "--config.training.batch_size=1") == 1
+    assert "with\n  --config.model.remat=full\n" in capsys.readouterr().out
     assert run(config_file, "--memory=20MiB", "--config.training.batch_size=1") == 1
     assert "none was found that keeps the batch" in capsys.readouterr().out
     assert run(config_file, "--memory=20MiB", "--no-suggest") == 1
@@ -174,6 +188,7 @@ def test_stage_2_of_a_run_of_stage_1(config_file, estimates, tmp_path):
     [
         (["--memory=2GiB", "--config.training.batch_szie=4"], "did you mean 'batch_size'"),
         (["--memory=2GiB", "--config.trainin.batch_size=4"], 'mean "training"'),
+        (["--memory=2GiB", "--config.model.remat=True"], "must be one of 'none', 'dots', 'full'"),
         (["--memory=2GiB", "--config.training.batch_size"], "batch_size=VALUE"),
         (["--memory=lots"], "--memory=lots must be a positive size with its unit"),
         (["--memory=80"], "such as 80GiB or 24GB"),
@@ -224,3 +239,4 @@ def test_compiles_for_several_devices(config_file, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "1.00 GiB (as given) on each of 4 devices" in done.stdout
+    assert re.search(r"sent by each device .* a step\n    all-reduce over data ", done.stdout)

@@ -12,6 +12,7 @@ REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 # Appends its name and arguments, in one line, to `calls`. Then it looks for the first rule
 # `PATTERN<tab>COMMAND` that fits the line, executes the command and uses the rule up.
 STAND_IN = r"""#!/usr/bin/env bash
+exec 3<&0
 cd "$(dirname "$0")"
 line="$(basename "$0") ${*//$'\n'/; }"
 printf '%s\n' "$line" >>calls
@@ -20,7 +21,7 @@ while IFS=$'\t' read -r pattern command; do
   number=$((number + 1))
   if [[ "$line" == $pattern ]]; then
     sed -i "${number}d" rules
-    eval "$command"
+    eval "$command" <&3
     exit
   fi
 done <rules
@@ -84,4 +85,4 @@ class Programs:
 @pytest.fixture
 def programs(tmp_path):
     """Stand-ins for everything that could reach another machine."""
-    return Programs(tmp_path, ("gcloud", "kubectl", "srun", "sbatch", "scontrol"))
+    return Programs(tmp_path, ("gcloud", "kubectl", "xpk", "srun", "sbatch", "scontrol"))

@@ -9,7 +9,11 @@ import sys
 import pytest
 
 LAUNCH = pathlib.Path(__file__).resolve().parents[2] / "launch"
-SCRIPTS = sorted(path.name for path in LAUNCH.iterdir() if path.suffix in (".sh", ".sbatch"))
+SCRIPTS = sorted(
+    path.relative_to(LAUNCH).as_posix()
+    for path in LAUNCH.rglob("*")
+    if path.suffix in (".sh", ".sbatch")
+)
 
 
 def test_the_linter_of_shell_scripts_finds_nothing():

@@ -90,7 +90,7 @@ def test_shapes(compression, patch_size, views):
 
 
 def test_default_model_has_the_shapes_of_a_full_run():
-    model, size = autoencoder.Autoencoder(dtype="bfloat16", remat=True), (96, 96)
+    model, size = autoencoder.Autoencoder(dtype="bfloat16", remat="full"), (96, 96)
     images, cameras = _images(1, 6, size), _cameras(1, 6, size)
     (scene, posterior), variables = jax.eval_shape(
         lambda: model.init_with_output(jax.random.key(0), images, cameras, jax.random.key(1))

@@ -1,11 +1,16 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lgs_jax import settings
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.core import rays
+from lgs_jax.models import denoiser
 from lgs_jax.nn import multiview_unet
+from lgs_jax.training import planning_targets
 
 SIZE = (16, 24)
 SMALL = {"widths": (8, 12, 16), "blocks_per_level": 1, "middle_blocks": 1, "num_heads": 2}
@@ -77,23 +82,48 @@ def test_permutes_with_the_views_and_ignores_views_left_out(mode):
     np.testing.assert_array_equal(changed[:, ::2], kept[:, ::2])
 
 
-def test_remat_changes_no_parameter_name_and_no_gradient():
+def test_what_is_computed_again_changes_memory_and_no_gradient():
     x, cameras = _random_maps(2), _cameras(2, 3)
     settings = {"widths": (8,), "blocks_per_level": 1, "middle_blocks": 0, "num_heads": 2}
-    gradients = []
-    for remat in (False, True):
+    # On accelerators XLA computes again what the program says; here it has to be told to.
+    simulated = planning_targets.open_target("1", memory=1.0).compiler_options
+    gradients, convolutions, products, temporaries = [], [], [], []
+    for remat in multiview_unet.REMATS:
         unet = multiview_unet.MultiViewUNet(3, attention_levels=(0,), remat=remat, **settings)
         loss = lambda v, u=unet: jnp.sum(u.apply(v, x, cameras, SIZE) ** 2)  # noqa: E731
         shapes = jax.eval_shape(lambda u=unet: u.init(jax.random.key(0), x, cameras, SIZE))
         rng = np.random.default_rng(0)
         variables = jax.tree.map(lambda s: 0.2 * rng.standard_normal(s.shape, "f4"), shapes)  # noqa: B023
-        assert ("remat" in str(jax.make_jaxpr(jax.grad(loss))(variables))) == remat
-        gradients.append(jax.jit(jax.grad(loss))(variables))
+        traced = jax.jit(jax.grad(loss)).trace(variables)
+        program = str(traced.jaxpr)
+        assert ("remat" in program) == (remat != "none")
+        convolutions.append(program.count("conv_general_dilated["))
+        products.append(program.count("dot_general["))
+        compiled = traced.lower().compile(dict(simulated))
+        temporaries.append(compiled.memory_analysis().temp_size_in_bytes)
+        gradients.append(compiled(variables))
+    for counted in (convolutions, products):
+        none, dots, full = counted
+        assert none == dots < full
+    none, dots, full = temporaries
+    assert none > dots > full
     scale = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradients))
     # The same operations in another order of fusion: rounding only.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * scale), *gradients
-    )
+    for others in gradients[1:]:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * scale),
+            gradients[0],
+            others,
+        )
+
+
+@pytest.mark.parametrize("unknown", ["dts", True, "True"])
+def test_an_unknown_choice_of_what_is_computed_again_is_refused(unknown):
+    message = f"remat={unknown!r} must be one of ('none', 'dots', 'full')"
+    with pytest.raises(ValueError, match=re.escape(message)):
+        multiview_unet.MultiViewUNet(3, remat=unknown)
+    with pytest.raises(settings.SettingsError, match="'none', 'dots', 'full', got"):
+        settings.build(denoiser.Denoiser, {"remat": unknown}, "config.model")
 
 
 def test_embedding_per_scene_equals_the_same_embedding_for_every_view():

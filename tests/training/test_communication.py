@@ -98,6 +98,24 @@ ENTRY %main (w: f32[128,128]) -> f32[32,128] {
     assert found.sent_bytes == 3 / 4 * 128 * 128 * 4
 
 
+@pytest.mark.parametrize(
+    ("shapes", "kind", "size"),
+    [
+        ("((f32[8], /*index=1*/f32[4]), (f32[2], f32[1]))", "reduce-scatter", 12),
+        ("((f32[2], f32[1]), (f32[8], f32[4]))", "all-gather", 48),
+        ("((f32[4,2]), f32[4,2])", "all-to-all", 32),
+        ("f32[12]", "all-reduce", 48),
+        ("(bf16[6], bf16[6], u32[], u32[])", "collective-permute", 12),
+    ],
+)
+def test_the_start_of_a_collective_lists_its_operands_too(shapes, kind, size):
+    """As XLA for GPUs writes them."""
+    line = f"  %start = {shapes} {kind}-start(%x, %y), replica_groups=[1,4]<=[4]"
+    text = "\n".join(["ENTRY %main (x: f32[8]) -> f32[2] {", line, "}"])
+    (found,) = communication.collectives(text, 4)
+    assert (found.kind, found.result_bytes) == (kind, size)
+
+
 def test_a_loop_of_unknown_length_is_marked():
     moved = read("metadata={}")["collective-permute"]
     assert (moved.times, moved.bounded) == (1, False)

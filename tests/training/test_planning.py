@@ -105,7 +105,7 @@ def test_what_cannot_fit_is_not_compiled(first, monkeypatch):
 
 
 def fake_estimate(case, target):
-    """Memory as of a model: activations by scene, halved by remat; parameters by fsdp."""
+    """Memory as of a model: activations by scene, fewer by remat; parameters by fsdp."""
     options = case.settings
     scenes = options.batch_size // len(target.devices) // options.accumulate_steps
     return planning.Estimate(
@@ -114,13 +114,13 @@ def fake_estimate(case, target):
         average=0,
         constants=0,
         batch=0,
-        temporaries=scenes * (50 if case.remat else 100),
+        temporaries=scenes * {"none": 100, "dots": 75, "full": 50}[case.remat],
     )
 
 
 def model_case(changes):
     changes = dict(changes)
-    remat = changes.pop("model.remat", False)
+    remat = changes.pop("model.remat", "none")
     return dataclasses.replace(make_case(changes), remat=remat)
 
 
@@ -128,9 +128,11 @@ def model_case(changes):
     ("memory", "expected"),
     [
         (600, {"training.accumulate_steps": 8}),
-        (460, {"training.accumulate_steps": 16, "model.remat": True}),
+        (480, {"training.accumulate_steps": 16, "model.remat": "dots"}),
+        (460, {"training.accumulate_steps": 16, "model.remat": "full"}),
         (200, {"training.accumulate_steps": 16, "mesh.fsdp": 4}),
-        (150, {"training.accumulate_steps": 16, "model.remat": True, "mesh.fsdp": 4}),
+        (180, {"training.accumulate_steps": 16, "model.remat": "dots", "mesh.fsdp": 4}),
+        (150, {"training.accumulate_steps": 16, "model.remat": "full", "mesh.fsdp": 4}),
         (90, None),
     ],
 )
@@ -147,6 +149,18 @@ def test_the_cheapest_change_wins(monkeypatch, memory, expected):
     if memory < 400:  # the parameters alone are too large without splitting them
         compiled = [each.changes for each in tried if each.estimate]
         assert all("mesh.fsdp" in changes for changes in compiled)
+
+
+def test_no_search_goes_back_to_less_that_is_computed_again(monkeypatch):
+    monkeypatch.setattr(planning, "estimate", fake_estimate)
+    monkeypatch.setattr(planning, "arguments_only", arguments_of_model)
+    target = Target("model", "cpu", [None] * 4, 90, "as given")
+
+    def make(changes):
+        return model_case({"model.remat": "dots"} | dict(changes))
+
+    tried = planning.suggest(make, target, fake_estimate(make({}), target), lambda text: None)
+    assert {each.changes.get("model.remat") for each in tried} == {None, "full"}
 
 
 def arguments_of_model(case, target):
