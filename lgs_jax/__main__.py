@@ -27,6 +27,7 @@ _PARTS = frozenset(
         "benchmark-rivals",
         "benchmark-sampling",
         "benchmark-scaling",
+        "benchmark-tpu-kernels",
         "captures",
         "flag-parsing",
         "reporting",
