@@ -19,7 +19,7 @@ from lgs_jax.inference.scene_model import SceneModel
 from lgs_jax.rendering.api import render
 from lgs_jax.tasks import views
 
-_REPEATS = 5
+_REPEATS = 15
 
 Models = Mapping[str, SceneModel]
 Say = Callable[[str], None]
