@@ -1,7 +1,7 @@
 """What 500 steps cannot tell apart, at 2,000: `python -m lgs_jax experiments autoencoder_long`
 
 The cases of `autoencoder.py` about which its two seeds disagreed: eight cases, two seeds, about two
-hours on 2 CPU cores with `--jobs=2`. What has run of it: docs/results.md.
+hours on 2 CPU cores with `--jobs=2`. The table is in docs/results.md.
 """
 
 import pathlib
