@@ -143,8 +143,8 @@ def _slots(
     **_: Any,
 ) -> int:
     """Slots of the segments that hold the entries [images]; fewer if all pixels stop before."""
-    name = implementation or dispatch.PREFERRED[jax.default_backend()][0]
-    if name not in dispatch.PLANS:
+    name = dispatch.candidates(implementation)[0]
+    if name not in dispatch.PLANS:  # the reference, which lists nothing
         return 0
     plan = dispatch.PLANS[name](
         size,

@@ -375,10 +375,12 @@ def _costs(
         return {case: scene_model.load(place) for case, place in places.items()}
 
     costs = {}
-    for name in [name for name in experiment_costs.MEASURES if name in experiment.columns.values()]:
+    for name, measure in experiment_costs.MEASURES.items():
+        if name not in experiment.columns.values():
+            continue
         path = folder / f"{name}.json"
         costs[name] = json.loads(path.read_text()) if path.exists() else {}
         if not costs[name].keys() >= set(cases):
-            costs[name] = experiment_costs.MEASURES[name](models(), say)
+            costs[name] = measure(models(), say)
             files.write_json(path, costs[name])
     return costs

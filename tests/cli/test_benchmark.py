@@ -8,6 +8,7 @@ import pytest
 
 from lgs_jax import __main__
 from lgs_jax.cli import benchmark_rasterizer
+from lgs_jax.rendering.splat import dispatch
 
 
 def test_commands_are_listed_and_unknown_ones_refused(capsys):
@@ -25,6 +26,8 @@ def test_a_small_benchmark_prints_json(capsys):
     result = json.loads(line)
     assert result["case"] == "rand16k-16"
     assert result["entries"] > 16384
+    assert result["entries_per_splat"] == result["entries"] / 16384
+    assert result["slots_per_splat"] >= result["entries_per_splat"]
     assert 0 < result["forward_ms"] <= result["forward_median_ms"]
 
 
@@ -52,6 +55,19 @@ def test_a_rival_that_cannot_run_is_said(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         __main__.main(["benchmark", "rasterizer", "--compare", "xla", "--depth"])
     assert "depth have no effect with --compare" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        __main__.main(["benchmark", "rasterizer", "--compile", "v5e", "--compare", "xla"])
+    assert "compare have no effect with --compile" in capsys.readouterr().err
+
+
+def test_slots_are_those_of_the_implementation_that_draws(monkeypatch):
+    scene, entries = benchmark_rasterizer.random_scene(4096, 0)[0], np.array([5000])
+    slots = {}
+    for name in (*dispatch.PLANS, "reference"):
+        monkeypatch.setenv(dispatch.ENVIRONMENT, name)
+        slots[name] = benchmark_rasterizer._slots(entries, scene, 64)
+    assert slots == {"xla": 32768, "pallas_gpu": 16384, "pallas_tpu": 8192, "reference": 0}
+    assert benchmark_rasterizer._slots(entries, scene, 64, implementation="xla") == 32768
 
 
 @pytest.mark.parametrize(

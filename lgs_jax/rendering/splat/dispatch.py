@@ -41,29 +41,38 @@ ENVIRONMENT = "LGS_JAX_RASTERIZER"
 _choices: list[str] = []
 
 
-def composite(implementation: str | None, *args: Any, **options: Any) -> Any:
-    """Calls the named implementation, or the first one that supports the request.
+def candidates(implementation: str | None) -> Sequence[str]:
+    """Names of those that may draw, best first.
 
-    The one to call is named by the argument, else by the environment variable LGS_JAX_RASTERIZER,
-    and is then used or refused; otherwise the platform's best comes first.
+    The one that the argument names, else the environment variable LGS_JAX_RASTERIZER, alone; where
+    neither does, the platform's.
+
+    Raises:
+      ValueError: if no implementation has this name.
+    """
+    name = implementation or os.environ.get(ENVIRONMENT)
+    if not name:
+        return PREFERRED.get(jax.default_backend(), PREFERRED["cpu"])
+    if name not in IMPLEMENTATIONS:
+        where = "implementation" if implementation else ENVIRONMENT
+        raise ValueError(f"{where}={name!r} must be one of {list(IMPLEMENTATIONS)}, or left out")
+    return (name,)
+
+
+def composite(implementation: str | None, *args: Any, **options: Any) -> Any:
+    """Calls the first of the `candidates` that supports the request; one that is named, exactly.
 
     Raises:
       ValueError: if no implementation has this name.
       NotImplementedError: if the named one, or every one, declines.
     """
-    name = implementation or os.environ.get(ENVIRONMENT)
-    if name:
-        if name not in IMPLEMENTATIONS:
-            where = "implementation" if implementation else ENVIRONMENT
-            raise ValueError(
-                f"{where}={name!r} must be one of {list(IMPLEMENTATIONS)}, or left out"
-            )
-        result = IMPLEMENTATIONS[name](*args, **options)
-        _note(name, "as the caller says" if implementation else f"as {ENVIRONMENT} says")
+    names = candidates(implementation)
+    if implementation or os.environ.get(ENVIRONMENT):
+        result = IMPLEMENTATIONS[names[0]](*args, **options)
+        _note(names[0], "as the caller says" if implementation else f"as {ENVIRONMENT} says")
         return result
-    platform = jax.default_backend()
     reasons: list[str] = []
-    for name in PREFERRED.get(platform, PREFERRED["cpu"]):
+    for name in names:
         try:
             result = IMPLEMENTATIONS[name](*args, **options)
         except NotImplementedError as reason:

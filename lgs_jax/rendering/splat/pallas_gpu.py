@@ -16,6 +16,7 @@ import dataclasses
 import functools
 import math
 import types
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,40 +35,15 @@ _SPLATS, _ROWS = 32, 4
 
 
 def composite(
-    splats: Splats,
-    opacities: Array,
-    features: Array,
-    *,
-    height: int,
-    width: int,
-    near: float,
-    far: float,
-    capacity: int | None = None,
-    tile_size: int | None = None,
-    slots_per_splat: int | None = None,
+    splats: Splats, opacities: Array, features: Array, **options: Any
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
+    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `tiled.composite`.
 
     Raises:
       NotImplementedError: if the arrays are not float32, the tile size is no power of two, there
         are more entries than 32 bits can count, or JAX has no Triton.
     """
-    tiled.check_float32(features)
-    num_images, num_splats, _ = features.shape
-    if num_images == 0 or num_splats == 0:
-        return tiled.nothing_to_draw(features, height, width)
-    plan = make_plan(
-        height,
-        width,
-        num_images=num_images,
-        num_splats=num_splats,
-        capacity=capacity,
-        tile_size=tile_size,
-        slots_per_splat=slots_per_splat,
-    )
-    return tiled.composite(
-        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
-    )
+    return tiled.composite(make_plan, _blend, splats, opacities, features, **options)
 
 
 def make_plan(
@@ -80,7 +56,7 @@ def make_plan(
     tile_size: int | None = None,
     slots_per_splat: int | None = None,
 ) -> tiled.Plan:
-    """How `composite` cuts its work; raises what it raises."""
+    """How `composite` cuts its work; declines what it declines."""
     tile = tile_size or (8 if height * width <= 256**2 else 16)
     if tile & (tile - 1):
         raise NotImplementedError(f"takes tiles with a power of two of pixels, not {tile}x{tile}")

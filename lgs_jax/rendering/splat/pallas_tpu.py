@@ -14,6 +14,7 @@ S entries of a segment, K splats of a block, L columns of the stream.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,41 +38,16 @@ _MOST_TILES = 2**18 - 2**12
 
 
 def composite(
-    splats: Splats,
-    opacities: Array,
-    features: Array,
-    *,
-    height: int,
-    width: int,
-    near: float,
-    far: float,
-    capacity: int | None = None,
-    tile_size: int | None = None,
-    slots_per_splat: int | None = None,
+    splats: Splats, opacities: Array, features: Array, **options: Any
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
+    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `tiled.composite`.
 
     Raises:
       NotImplementedError: if the arrays are not float32, the tile size is neither 16 nor 32,
         there are more entries than 32 bits can count or more tiles than fit into scalar memory,
         or JAX has no Mosaic.
     """
-    tiled.check_float32(features)
-    num_images, num_splats, _ = features.shape
-    if num_images == 0 or num_splats == 0:
-        return tiled.nothing_to_draw(features, height, width)
-    plan = make_plan(
-        height,
-        width,
-        num_images=num_images,
-        num_splats=num_splats,
-        capacity=capacity,
-        tile_size=tile_size,
-        slots_per_splat=slots_per_splat,
-    )
-    return tiled.composite(
-        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
-    )
+    return tiled.composite(make_plan, _blend, splats, opacities, features, **options)
 
 
 def make_plan(
@@ -84,7 +60,7 @@ def make_plan(
     tile_size: int | None = None,
     slots_per_splat: int | None = None,
 ) -> tiled.Plan:
-    """How `composite` cuts its work; raises what it raises."""
+    """How `composite` cuts its work; declines what it declines."""
     tile = tile_size or TILE
     if tile not in (16, 32):
         raise NotImplementedError(f"takes tiles of 16x16 or 32x32 pixels, not {tile}x{tile}")

@@ -91,28 +91,50 @@ def plan_of_one_launch(
 
 
 def composite(
+    make_plan: Callable[..., Plan],
     blend: Callable[[Array, binning.Bins, Any], Array],
-    plan: Plan,
     splats: Splats,
     opacities: Array,
     features: Array,
     *,
+    height: int,
+    width: int,
     near: float,
     far: float,
-    capacity: int | None,
+    capacity: int | None = None,
+    tile_size: int | None = None,
+    slots_per_splat: int | None = None,
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """`reference.composite` by `blend`, `plan.images` images at a time.
+    """`reference.composite` by `blend`, as many images at a time as the plan says.
 
     Args:
+      make_plan: (height, width, num_images=, num_splats=, capacity=, tile_size=, slots_per_splat=)
+        -> how the work is cut; `plan.images` divides I.
       blend: (records [images * N, 6 + F], bins, plan) -> [T, F + 1, P]: features, then the final
         transmittance.
-      plan: how the work is cut; `plan.images` must divide I.
       splats: [I, N].
       opacities: [I, N].
       features: [I, N, F].
-      near, far: of the cameras.
-      capacity: bound on the entries of `plan.images` images.
+      height, width, near, far, capacity, tile_size, slots_per_splat: as in `reference.composite`.
+
+    Raises:
+      NotImplementedError: if the arrays are not float32, on which the exact order of depth relies,
+        or `make_plan` declines.
     """
+    if features.dtype != jnp.float32:
+        raise NotImplementedError(f"takes float32, not {features.dtype}")
+    num_images, num_splats, _ = features.shape
+    if num_images == 0 or num_splats == 0:
+        return _nothing_to_draw(features, height, width)
+    plan = make_plan(
+        height,
+        width,
+        num_images=num_images,
+        num_splats=num_splats,
+        capacity=capacity,
+        tile_size=tile_size,
+        slots_per_splat=slots_per_splat,
+    )
     log_opacities = jnp.log(jnp.maximum(opacities, _TINY))
     columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, log_opacities)
     records = jnp.concatenate([jnp.stack(columns, axis=-1), features], axis=-1)
@@ -134,13 +156,7 @@ def composite(
     return blended[..., :-1], blended[..., -1], aux
 
 
-def check_float32(features: Array) -> None:
-    """Raises NotImplementedError for other types: the exact order of depth relies on float32."""
-    if features.dtype != jnp.float32:
-        raise NotImplementedError(f"takes float32, not {features.dtype}")
-
-
-def nothing_to_draw(features: Array, height: int, width: int):
+def _nothing_to_draw(features: Array, height: int, width: int):
     """What `composite` returns without images or without splats."""
     num_images, _, num_features = features.shape
     none = jnp.zeros(num_images, jnp.int32)

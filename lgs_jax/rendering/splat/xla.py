@@ -13,6 +13,7 @@ tiles of a batch, C splats of a chunk, K splats of a step.
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,40 +29,15 @@ _FOLDED_SPLATS = 65536
 
 
 def composite(
-    splats: Splats,
-    opacities: Array,
-    features: Array,
-    *,
-    height: int,
-    width: int,
-    near: float,
-    far: float,
-    capacity: int | None = None,
-    tile_size: int | None = None,
-    slots_per_splat: int | None = None,
+    splats: Splats, opacities: Array, features: Array, **options: Any
 ) -> tuple[Array, Array, dict[str, Array]]:
-    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `reference.composite`.
+    """Blends splats [I, N] with features [I, N, F] into [I, H, W, F]; see `tiled.composite`.
 
     Raises:
       NotImplementedError: if the arrays are not float32, on which the exact order of depth relies,
         or more slots are asked for than 32 bits can count.
     """
-    tiled.check_float32(features)
-    num_images, num_splats, _ = features.shape
-    if num_images == 0 or num_splats == 0:
-        return tiled.nothing_to_draw(features, height, width)
-    plan = make_plan(
-        height,
-        width,
-        num_images=num_images,
-        num_splats=num_splats,
-        capacity=capacity,
-        tile_size=tile_size,
-        slots_per_splat=slots_per_splat,
-    )
-    return tiled.composite(
-        _blend, plan, splats, opacities, features, near=near, far=far, capacity=capacity
-    )
+    return tiled.composite(make_plan, _blend, splats, opacities, features, **options)
 
 
 @dataclasses.dataclass(frozen=True)
