@@ -1,0 +1,31 @@
+"""The rival in pixel space, trained: `python -m lgs_jax experiments rival`
+
+As many steps of the same data, widths and sampler as the first line of `diffusion.py`, whose columns
+of samples these can be compared with; there is no stage before this one.
+"""
+
+
+def get_experiment() -> dict:
+    """The arguments of `lgs_jax.inference.experiment.Experiment`."""
+    return {
+        "title": "Diffusion in pixel space",
+        "question": "What are samples of the rival worth after as many steps as those of latents?",
+        "stages": {
+            "pixel": {
+                "config": "configs/pixel_diffusion.py",
+                "set": {
+                    "training.num_steps": 1000,
+                    "training.eval_every": 1000,
+                    "training.eval_batch_size": 4,
+                },
+            },
+        },
+        "cases": {"splats": {}},
+        "columns": {
+            "sample at the given view, dB": "pixel:eval/sample_psnr_known",
+            "sample at held-out views, dB": "pixel:eval/sample_psnr_target",
+            "spread of samples": "pixel:eval/sample_spread",
+            "seconds a step": "pixel:step_seconds",
+        },
+        "rank": "sample at held-out views, dB",
+    }
