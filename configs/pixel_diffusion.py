@@ -20,8 +20,8 @@ the image. Attention stays at the coarse levels where the maps are larger than t
 
 Every value can be changed on the command line: `--config.model.patch_size=1`. Keys that are not
 named here have the defaults of the settings classes (`DataSettings`, `PixelLossSettings`,
-`DiffusionSettings`, `SamplerSettings`, `OptimizerSettings`, `TrainSettings`, `MeshSettings`, and
-the attributes of `PixelDenoiser`).
+`DiffusionSettings`, `SamplerSettings`, `RenderingSettings`, `OptimizerSettings`, `TrainSettings`,
+`MeshSettings`, and the attributes of `PixelDenoiser`).
 """
 
 import ml_collections
@@ -96,6 +96,9 @@ def _laptop() -> ml_collections.ConfigDict:
     )
     config.sampler = ml_collections.ConfigDict(
         {"name": "dpm_solver_pp_2m", "steps": 25, "grid": "time_uniform", "guidance": 1.0}
+    )
+    config.rendering = ml_collections.ConfigDict(
+        {"implementation": "", "tile_size": 0, "slots_per_splat": 0}
     )
     config.optimizer = ml_collections.ConfigDict(
         {"learning_rate": 1e-3, "warmup_steps": 100, "weight_decay": 0.0, "clip_norm": 1.0}

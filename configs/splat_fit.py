@@ -5,6 +5,10 @@
 It fits the first `training.eval_scenes` scenes that an evaluation of the autoencoder looks at, so
 with the same `config.data` its scores stand beside those of configs/vae.py. Variants: none
 (procedural scenes), `realestate10k`, `mvimgnet`, `captures`.
+
+Keys that are not named here have the defaults of the settings classes (`DataSettings`,
+`FitSettings`, `MetricSettings`, `RenderingSettings`, `OptimizerSettings`, `TrainSettings`,
+`MeshSettings`).
 """
 
 import ml_collections
@@ -31,6 +35,9 @@ def get_config(variant: str | None = None) -> ml_collections.ConfigDict:
     )
     config.model = ml_collections.ConfigDict({"stride": 2, "near": 0.5, "far": 50.0})
     config.metrics = ml_collections.ConfigDict({"lpips": "none", "lpips_weights": ""})
+    config.rendering = ml_collections.ConfigDict(
+        {"implementation": "", "tile_size": 0, "slots_per_splat": 0}
+    )
     # Adam moves all parameters alike and the rates of the task scale them: no warm-up, no clipping.
     config.optimizer = ml_collections.ConfigDict(
         {"learning_rate": 0.05, "warmup_steps": 0, "clip_norm": 0.0}

@@ -24,8 +24,8 @@ trained, go on from this stage with the decoder alone, `--config.training.init_f
 which `python -m lgs_jax pack-model --decoder` takes.
 
 Every value can be changed on the command line: `--config.data.height=64`. Keys that are not named
-here have the defaults of the settings classes (`DataSettings`, `LossSettings`, `OptimizerSettings`,
-`TrainSettings`, `MeshSettings`, and the attributes of `Autoencoder`).
+here have the defaults of the settings classes (`DataSettings`, `LossSettings`, `RenderingSettings`,
+`OptimizerSettings`, `TrainSettings`, `MeshSettings`, and the attributes of `Autoencoder`).
 """
 
 import ml_collections
@@ -105,6 +105,9 @@ def _laptop() -> ml_collections.ConfigDict:
         }
     )
     config.metrics = ml_collections.ConfigDict({"lpips": "none", "lpips_weights": ""})
+    config.rendering = ml_collections.ConfigDict(
+        {"implementation": "", "tile_size": 0, "slots_per_splat": 0}
+    )
     config.optimizer = ml_collections.ConfigDict(
         {"learning_rate": 2e-3, "warmup_steps": 50, "weight_decay": 0.0, "clip_norm": 1.0}
     )

@@ -51,6 +51,7 @@ SETTINGS = {
     "config.metrics": "tasks.view_metrics.MetricSettings",
     "config.diffusion": "tasks.diffusion_settings.DiffusionSettings",
     "config.sampler": "tasks.diffusion_settings.SamplerSettings",
+    "config.rendering": "rendering.settings.RenderingSettings",
     "config.optimizer": "training.optimizer.OptimizerSettings",
     "config.training": "training.settings.TrainSettings",
     "config.mesh": "training.mesh.MeshSettings",

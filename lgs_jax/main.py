@@ -6,6 +6,7 @@ continues a run that was stopped; SIGTERM or Ctrl-C saves and leaves with status
 steps: `--config.profile=100:105` (docs/profiling.md).
 """
 
+import functools
 import os
 import pathlib
 import signal
@@ -25,6 +26,7 @@ from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load, visuals
 from lgs_jax.rendering.splat import dispatch
+from lgs_jax.tasks import drawing
 from lgs_jax.training import compilation_cache, loop, mesh, preemption, processes
 from lgs_jax.training import settings as training_settings
 
@@ -82,6 +84,7 @@ def run(config: dict, workdir: str, stop: preemption.StopSignal) -> None:
         images_per_scene=data.context_views + data.target_views,
         data_report={"train": source.report.to_json(), "eval": held_out.report.to_json()},
         choices=dispatch.choices,
+        advise=functools.partial(drawing.advice, config),
     )
 
 

@@ -1,7 +1,7 @@
 """The rival in pixel space, trained: `python -m lgs_jax experiments rival`
 
-As many steps of the same data, widths and sampler as the first line of `diffusion.py`, whose columns
-of samples these can be compared with; there is no stage before this one.
+As many steps of the same data, widths and sampler as the first line of `diffusion.py`, with whose
+columns of samples these can be compared; there is no stage before this one.
 """
 
 

@@ -8,7 +8,7 @@ from lgs_jax import settings
 
 # What each task reads of a configuration.
 TASKS = {
-    "vae": ("data", "model", "loss", "metrics"),
+    "vae": ("data", "model", "loss", "metrics", "rendering"),
     "diffusion": (
         "data",
         "model",
@@ -19,8 +19,8 @@ TASKS = {
         "latent_stats",
         "representations",
     ),
-    "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler"),
-    "splat_fit": ("data", "training", "model", "metrics"),
+    "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler", "rendering"),
+    "splat_fit": ("data", "training", "model", "metrics", "rendering"),
 }
 # What the trainer reads.
 _TRAINING = ("task", "seed", "data", "training", "optimizer", "mesh")

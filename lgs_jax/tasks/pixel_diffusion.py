@@ -29,8 +29,10 @@ from lgs_jax.losses import reconstruction
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import parameters, pixel_denoiser
 from lgs_jax.models.conditioning import Conditioning
+from lgs_jax.models.scene_heads import kinds
 from lgs_jax.rendering.api import Rendering, render
-from lgs_jax.tasks import denoising, sample_metrics, sample_visuals, views
+from lgs_jax.rendering.settings import RenderingSettings
+from lgs_jax.tasks import denoising, drawing, sample_metrics, sample_visuals, views
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
 
 Array = jax.Array
@@ -61,6 +63,7 @@ class PixelDiffusionTask:
       shared: process, conditioning and sampler.
       loss: what the loss looks at.
       image_size: H, W of the images.
+      rendering: how splats are drawn.
     """
 
     def __init__(
@@ -70,8 +73,11 @@ class PixelDiffusionTask:
         loss: PixelLossSettings,
         *,
         image_size: tuple[int, int],
+        rendering: RenderingSettings = drawing.DEFAULTS,
     ):
         self.model = settings.build(pixel_denoiser.PixelDenoiser, model, "config.model")
+        drawing.check_kind(rendering, kinds.kind_of(self.model.scene_head))
+        self.rendering = rendering
         self.shared = shared
         shared.check_sampler(True if self.model.num_classes else None)
         self.options = shared.options
@@ -118,6 +124,7 @@ class PixelDiffusionTask:
             width=width,
             depth_mode=None,
             image_axes=sharding.image_spec(cameras.batch_shape, height),
+            **self.rendering.options,
         )
 
     def raw(self, params: Any, z: Array, log_snr: Array, condition: Conditioning) -> Array:
@@ -146,14 +153,14 @@ class PixelDiffusionTask:
         z = process.diffuse(x, jax.random.normal(keys[4], x.shape), log_snr, options.process)
         if target_weight > 0:
             truth = views.concatenate(context, views.from_batch(batch["target"]))
-        rendering = self.render(self.scene(params, z, log_snr, condition), truth.cameras)
+        scene = self.scene(params, z, log_snr, condition)
+        rendering = self.render(scene, truth.cameras)
         errors = reconstruction.l2(to_signed(rendering.rgb), to_signed(truth.images))  # [B, V + T]
         error, held_out = errors[:, : self.num_views].mean(1), errors[:, self.num_views :]
-        logged = {
+        logged = drawing.logged(scene, rendering) | {
             "x_mse": jnp.mean(error),
             "known_views": jnp.mean(jnp.sum(condition.known_mask, axis=1, dtype=jnp.float32)),
             "alpha": jnp.mean(rendering.alpha),
-            "overflow": jnp.sum(rendering.aux["overflow"]),
         }
         if target_weight > 0:
             held_out = held_out.mean(1)
@@ -246,6 +253,7 @@ def from_config(config: Mapping[str, Any]) -> PixelDiffusionTask:
         denoising.from_config({**config, "diffusion": process_options}, data),
         settings.build(PixelLossSettings, config.get("loss", {}), "config.loss"),
         image_size=(data.height, data.width),
+        rendering=drawing.from_config(config),
     )
     views.check_image_size((data.height, data.width), task.model.size_multiple)
     return task

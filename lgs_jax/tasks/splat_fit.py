@@ -28,7 +28,8 @@ from lgs_jax.data import pipeline
 from lgs_jax.losses import reconstruction
 from lgs_jax.metrics.mean import Mean
 from lgs_jax.rendering.api import Rendering, render
-from lgs_jax.tasks import plane_sweep, scene_visuals, view_metrics, views
+from lgs_jax.rendering.settings import RenderingSettings
+from lgs_jax.tasks import drawing, plane_sweep, scene_visuals, view_metrics, views
 from lgs_jax.tasks.views import Views
 
 Array = jax.Array
@@ -137,22 +138,27 @@ def disparity_of(params: Params, settings: FitSettings) -> Array:
 
 
 def objective(
-    params: Params, images: Array, cameras: Cameras, settings: FitSettings
+    params: Params,
+    images: Array,
+    cameras: Cameras,
+    settings: FitSettings,
+    rendering: RenderingSettings = drawing.DEFAULTS,
 ) -> tuple[Array, dict[str, Array]]:
-    """The sum over scenes of the fitting losses, and their terms; all arguments lead with S."""
+    """The sum over scenes of the fitting losses, and their terms; all arrays lead with S."""
     height, width = images.shape[-3:-1]
     scenes = jax.vmap(functools.partial(splats, settings=settings))(params, images, cameras)
-    rendering = render(scenes, cameras, height=height, width=width, depth_mode=None)
+    drawn = render(
+        scenes, cameras, height=height, width=width, depth_mode=None, **rendering.options
+    )
     terms = {
-        "l1": reconstruction.l1(rendering.rgb, images),
-        "l2": reconstruction.l2(rendering.rgb, images),
+        "l1": reconstruction.l1(drawn.rgb, images),
+        "l2": reconstruction.l2(drawn.rgb, images),
         "smoothness": _roughness(disparity_of(params, settings), _carriers(images, settings, 2)),
     }
     each = {name: jnp.mean(term, axis=-1) for name, term in terms.items()}
     total = sum(getattr(settings, name) * term for name, term in each.items())
     logged = {name: jnp.mean(term) for name, term in each.items()}
-    logged["overflow"] = jnp.sum(rendering.aux["overflow"])
-    return jnp.sum(total), logged
+    return jnp.sum(total), logged | drawing.logged(scenes, drawn)
 
 
 @functools.partial(jax.jit, static_argnames=("num_steps", "learning_rate", "settings"))
@@ -260,6 +266,7 @@ class SplatFitTask:
       metrics: what an evaluation measures.
       context: context views [S, V] of the scenes.
       scene_index: which scenes of the evaluation's source these are [S].
+      rendering: how splats are drawn.
     """
 
     def __init__(
@@ -269,11 +276,13 @@ class SplatFitTask:
         *,
         context: Views,
         scene_index: np.ndarray,
+        rendering: RenderingSettings = drawing.DEFAULTS,
     ):
         self.options = fit
         self.metrics = view_metrics.ViewMetrics(metrics)
         self.context = context
         self.scene_index = scene_index
+        self.rendering = rendering
 
     def init(self, key: Array) -> Params:
         """The splats before the first step, [S, V, h, w, ...] each."""
@@ -289,7 +298,8 @@ class SplatFitTask:
     ) -> tuple[Array, dict[str, Array]]:
         """The sum of all scenes' objectives."""
         del batch, key
-        return objective(params, self.context.images, self.context.cameras, self.options)
+        given = (self.context.images, self.context.cameras)
+        return objective(params, *given, self.options, self.rendering)
 
     def evaluate(self, params: Params, batch: Mapping[str, Any], key: Array) -> dict[str, Mean]:
         """Quality at context and held-out views; scenes that were not fitted do not count."""
@@ -318,7 +328,7 @@ class SplatFitTask:
 
     def _render(self, scenes: Gaussians, cameras: Cameras) -> Rendering:
         height, width = self.context.images.shape[2:4]
-        return render(scenes, cameras, height=height, width=width)
+        return render(scenes, cameras, height=height, width=width, **self.rendering.options)
 
     def _scenes_of(self, params: Params, batch: Mapping[str, Any]) -> tuple[Gaussians, Array]:
         """The splats [B] of a batch's scenes, and 1 for each that was fitted, else 0 [B]."""
@@ -343,4 +353,5 @@ def from_config(config: Mapping[str, Any]) -> SplatFitTask:
         settings_lib.build(view_metrics.MetricSettings, config["metrics"], "config.metrics"),
         context=views.from_batch(batch["context"]),
         scene_index=batch["scene_index"],
+        rendering=drawing.from_config(config),
     )

@@ -23,7 +23,8 @@ from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import autoencoder, parameters
 from lgs_jax.models.scene_heads import kinds
 from lgs_jax.rendering.api import Rendering, render
-from lgs_jax.tasks import scene_visuals, view_metrics, views
+from lgs_jax.rendering.settings import RenderingSettings
+from lgs_jax.tasks import drawing, scene_visuals, view_metrics, views
 
 Array = jax.Array
 Batch = Mapping[str, Any]
@@ -91,6 +92,7 @@ class VaeTask:
       metrics: what an evaluation measures.
       image_size: height and width of the images in pixels.
       num_views: how many views are encoded.
+      rendering: how splats are drawn.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class VaeTask:
         *,
         image_size: tuple[int, int],
         num_views: int,
+        rendering: RenderingSettings = drawing.DEFAULTS,
     ):
         self.model = settings.build(autoencoder.Autoencoder, model, "config.model")
         self.options = loss
@@ -116,6 +119,8 @@ class VaeTask:
                 "encoded views; lower it, or 0 for all"
             )
         kind = kinds.kind_of(self.model.scene_head)
+        drawing.check_kind(rendering, kind)
+        self.rendering = rendering
         if loss.pixel_color > 0 and kind != kinds.GAUSSIANS:
             raise settings.SettingsError(
                 f"config.loss.pixel_color={loss.pixel_color} compares splats with the pixels that "
@@ -175,6 +180,7 @@ class VaeTask:
             width=width,
             depth_mode=depth_mode,
             image_axes=sharding.image_spec(cameras.batch_shape, height) if split else None,
+            **self.rendering.options,
         )
 
     def loss(self, params: Any, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
@@ -219,12 +225,11 @@ class VaeTask:
         total = sum(weights[name] * term for name, term in terms.items())
 
         psnr = image.psnr(rendering.rgb, truth.images)
-        return total, terms | {
+        return total, terms | drawing.logged(scene, rendering) | {
             "context_psnr": jnp.mean(psnr[:, :num_context]),
             "target_psnr": jnp.mean(psnr[:, num_context:]),
             "alpha": jnp.mean(rendering.alpha),
             "latent_std": jnp.std(posterior.mean),
-            "overflow": jnp.sum(rendering.aux["overflow"]),
         }
 
     def evaluate(self, params: Any, batch: Batch, key: Array) -> dict[str, Mean]:
@@ -273,6 +278,7 @@ def from_config(config: Mapping[str, Any]) -> VaeTask:
         settings.build(view_metrics.MetricSettings, config.get("metrics", {}), "config.metrics"),
         image_size=(data["height"], data["width"]),
         num_views=data["context_views"],
+        rendering=drawing.from_config(config),
     )
     views.check_image_size(task.image_size, task.model.size_multiple)
     return task

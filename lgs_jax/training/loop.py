@@ -67,6 +67,7 @@ def train(
     data_report: Mapping[str, Any] | None = None,
     images_per_scene: int = 1,
     choices: Callable[[], Sequence[str]] = tuple,
+    advise: Callable[[Mapping[str, float]], str] = lambda _: "",
 ) -> dict[str, Any]:
     """Trains a task to the end, or continues it from the newest checkpoint in the workdir.
 
@@ -87,6 +88,8 @@ def train(
       images_per_scene: views of a scene that a step sees, for the images per second.
       choices: what was decided while programs were compiled, in sentences for the log, each of
         which is written once; asked after every compilation.
+      advise: what to change, told by the metrics of a step, in a sentence for the log, or nothing;
+        asked wherever metrics are logged until it has said something.
 
     Returns:
       what was written to results.json.
@@ -118,7 +121,8 @@ def train(
         stack.callback(batches.close)
         stack.callback(phases.close)
         meters = phases, *_meters(run, phases, images_per_scene, stack)
-        loop = _Loop(run, evaluator, constants, stop or preemption.StopSignal(), choices, *meters)
+        told = (stop or preemption.StopSignal(), choices, advise)
+        loop = _Loop(run, evaluator, constants, *told, *meters)
         try:
             with phases("train"):
                 return loop.go(batches)
@@ -166,6 +170,7 @@ class _Loop:
         constants: tuple[Any, ...],
         stop: preemption.StopSignal,
         choices: Callable[[], Sequence[str]],
+        advise: Callable[[Mapping[str, float]], str],
         phases: watchdog.Phases,
         throughput: profiling.Throughput,
         tracer: profiling.Tracer,
@@ -178,6 +183,8 @@ class _Loop:
         self.stop = stop
         self.choices = choices
         self.said: set[str] = set()
+        self.advise = advise
+        self.advice = ""
         self.phases = phases
         self.throughput = throughput
         self.tracer = tracer
@@ -252,6 +259,11 @@ class _Loop:
                 self.said.add(text)
                 self.log.say(text)
 
+    def _say_advice(self, metrics: Mapping[str, float]) -> None:
+        if not self.advice and (text := self.advise(metrics)):
+            self.advice = text
+            self.log.say(text)
+
     def _write(self, pending: tuple[int, dict[str, jax.Array]] | None) -> None:
         """Logs a step whose turn it is; of the others nothing is read back from the devices."""
         if pending is None:
@@ -264,6 +276,7 @@ class _Loop:
             rates = self.log.write_time("train", done, self.phases.so_far(), rates)
             line = logging.progress_line(done, self.settings.num_steps, values, rates)
             self.log.progress(line)
+            self._say_advice(values)
             self._check_finite()
 
     def _check_finite(self) -> None:

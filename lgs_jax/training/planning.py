@@ -227,7 +227,10 @@ def refused(exact: Estimate, message: str, seconds: float) -> Estimate:
 
 @contextlib.contextmanager
 def rasterizer(platform: str) -> Iterator[None]:
-    """Lets splats be drawn as on another platform than that on which JAX runs here."""
+    """Lets splats be drawn as on another platform than that on which JAX runs here.
+
+    A task whose configuration names an implementation (`config.rendering`) draws with that one.
+    """
     preferred = dispatch.PREFERRED.get({"cuda": "gpu"}.get(platform, platform), ())
     if os.environ.get(dispatch.ENVIRONMENT) or not preferred:
         yield

@@ -97,7 +97,7 @@ class TrainSettings:
 
 # The groups of a configuration; the tasks read those that the trainer does not.
 GROUPS = ("task", "seed", "data", "model", "loss", "metrics", "optimizer", "training", "mesh")
-GROUPS += ("autoencoder", "latents", "diffusion", "sampler", "profile")
+GROUPS += ("autoencoder", "latents", "diffusion", "sampler", "rendering", "profile")
 
 
 def from_config(config: Mapping[str, Any]) -> TrainSettings:

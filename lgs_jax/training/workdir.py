@@ -36,6 +36,7 @@ MAY_CHANGE = (
     "mesh.*",
     "metrics.*",
     "sampler.*",
+    "rendering.*",  # the same images up to rounding
     "autoencoder",  # where it lies; which one it is, its latents' statistics tell
     "latents",  # encoded beforehand or at every step: the same up to rounding
     "data.root",

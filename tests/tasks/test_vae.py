@@ -191,17 +191,19 @@ batch = test_vae.make_batch()
 mesh = jax.make_mesh((2, 1), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(("data", "fsdp"))))
 with jax.set_mesh(mesh):
-    together, _ = jax.jit(task.loss)(params, split, jax.random.key(1))
+    together, logged = jax.jit(task.loss)(params, split, jax.random.key(1))
 np.testing.assert_allclose(together, {alone}, rtol=1e-5)
+np.testing.assert_allclose(logged["entries_per_splat"], {entries}, rtol=1e-3)
 """
 
 
 def test_two_devices_give_the_loss_of_one(loss, task_and_params):
-    alone, _ = loss(task_and_params[1], make_batch(), jax.random.key(1))
+    alone, logged = loss(task_and_params[1], make_batch(), jax.random.key(1))
+    values = {"alone": float(alone), "entries": float(logged["entries_per_splat"])}
     folder = str(pathlib.Path(__file__).parent)
     flag = "--xla_force_host_platform_device_count=2"
     subprocess.run(
-        [sys.executable, "-c", TWO_DEVICES.format(folder=folder, alone=float(alone))],
+        [sys.executable, "-c", TWO_DEVICES.format(folder=folder, **values)],
         env=os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {flag}"},
         check=True,
     )

@@ -226,6 +226,21 @@ def test_says_once_what_was_chosen_while_compiling(tmp_path):
     assert log.count("a loss of") == log.count("an evaluation by") == 1
 
 
+def test_advice_on_logged_metrics_is_given_once(tmp_path):
+    seen = []
+
+    def advise(metrics):
+        seen.append(metrics["loss"])
+        return f"lower the loss of {metrics['loss']:.3f}" if len(seen) > 1 else ""
+
+    options = SHORT | {"num_steps": 8, "log_every": 2, "eval_every": 0, "visualize": False}
+    toy.train(tmp_path, options, advise=advise)
+    log = (tmp_path / "train.log").read_text()
+    assert len(seen) == 2  # of four logged steps
+    assert log.count("lower the loss") == 1
+    assert f"lower the loss of {seen[1]:.3f}" in log
+
+
 def test_an_empty_evaluation_set_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="evaluation set is empty"):
         loop.train(

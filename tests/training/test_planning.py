@@ -9,12 +9,17 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
 from lgs_jax import settings
 from lgs_jax.core import streams
+from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering.api import render
+from lgs_jax.rendering.settings import RenderingSettings
 from lgs_jax.rendering.splat import dispatch
 from lgs_jax.training import mesh as meshes
 from lgs_jax.training import optimizer, planning, planning_targets, profiling, start, state
@@ -205,6 +210,39 @@ def test_splats_are_drawn_as_on_the_target(monkeypatch):
     monkeypatch.setenv(dispatch.ENVIRONMENT, "reference")
     with planning.rasterizer("cuda"):
         assert os.environ[dispatch.ENVIRONMENT] == "reference"
+
+
+class Drawing(toy.Toy):
+    """Draws splats beside, as a configuration says."""
+
+    def __init__(self, **rendering):
+        super().__init__()
+        self.options = RenderingSettings(**rendering).options
+
+    def loss(self, params, batch, key):
+        loss, metrics = super().loss(params, batch, key)
+        scene = Gaussians(*(jnp.ones((5, *shape)) for shape in ((3,), (4,), (3,), (), (3,))))
+        cameras = Cameras(jnp.eye(4), jnp.full(4, 5.0))
+        drawn = render(scene, cameras, height=7, width=9, **self.options)
+        return loss + jnp.mean(drawn.rgb), metrics
+
+
+@pytest.mark.parametrize(
+    ("rendering", "expected"), [({}, "xla"), ({"implementation": "reference"}, "reference")]
+)
+def test_splats_are_drawn_as_the_configuration_says(rendering, expected, monkeypatch):
+    monkeypatch.delenv(dispatch.ENVIRONMENT, raising=False)
+    drawn = []
+    for name, composite in dispatch.IMPLEMENTATIONS.items():
+
+        def noted(*args, name=name, composite=composite, **options):
+            drawn.append(name)
+            return composite(*args, **options)
+
+        monkeypatch.setitem(dispatch.IMPLEMENTATIONS, name, noted)
+    case = dataclasses.replace(make_case(batch_size=1), task=Drawing(**rendering))
+    assert planning.estimate(case, make_target(GIB)).fits(GIB)
+    assert set(drawn) == {expected}
 
 
 def test_a_mesh_of_another_size_is_refused():

@@ -118,7 +118,7 @@ def write_visuals(directory, visuals):
     return paths
 
 
-def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None, choices=tuple):
+def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None, **hooks):
     """Trains the toy task with `TrainSettings` made from a mapping."""
     train_settings = settings.build(TrainSettings, options, "config.training")
     size = train_settings.batch_size
@@ -131,7 +131,7 @@ def train(workdir, options, *, task=None, seconds=0.0, config=None, stop=None, c
         eval_batches=eval_batches(train_settings.evaluation_batch_size),
         write_visuals=write_visuals,
         stop=stop,
-        choices=choices,
+        **hooks,
     )
 
 

@@ -13,12 +13,16 @@ import jax
 
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering.splat import dispatch
 from lgs_jax.rendering.splat.render import render_gaussians
 
 Array = jax.Array
 
 # Room beyond what was counted, so that the next scenes of the kind fit too.
 _HEADROOM = 1.25
+# Those of which one launch is the rule. Longer segments of `xla` were not faster on CPUs, however
+# much there is to list (docs/rasterizer.md).
+_OF_ONE_LAUNCH = ("pallas_gpu", "pallas_tpu")
 
 
 def count_entries(
@@ -69,3 +73,34 @@ def slots_for(entries: float, num_splats: int) -> int:
     need = max(1.0, _HEADROOM * entries / num_splats)
     power = 2 ** math.ceil(math.log2(need))
     return 3 * power // 4 if power >= 4 and need <= 3 * power / 4 else power
+
+
+def room_of_one_launch(
+    height: int,
+    width: int,
+    *,
+    implementation: str | None = None,
+    tile_size: int | None = None,
+    slots_per_splat: int | None = None,
+) -> float | None:
+    """Entries a splat that one launch for an image has room for; None where it takes many by rule.
+
+    Args:
+      height, width, implementation, tile_size, slots_per_splat: as for `render`.
+
+    Raises:
+      What `render` raises for these arguments.
+    """
+    name = dispatch.candidates(implementation)[0]
+    if name not in _OF_ONE_LAUNCH:
+        return None
+    many = 2**12  # of which the size of a segment is a multiple
+    plan = dispatch.PLANS[name](
+        height,
+        width,
+        num_images=1,
+        num_splats=many,
+        tile_size=tile_size,
+        slots_per_splat=slots_per_splat,
+    )
+    return plan.segment / many
