@@ -1,5 +1,6 @@
-"""launch/gke: the manifests, by hand and against the published schema of JobSet where it is."""
+"""launch/gke: the manifests, by hand and against the published schemas of JobSet and Kubernetes."""
 
+import copy
 import os
 import pathlib
 
@@ -89,6 +90,42 @@ def test_the_image_starts_the_training_itself():
         if line.startswith("COPY"):
             for source in line.split()[1:-1]:
                 assert (FOLDER.parents[1] / source).exists(), source
+
+
+def read_back(models, manifest):
+    """A manifest as the client generated from JobSet's API reads and writes it."""
+    return models.JobsetV1alpha2JobSet.from_dict(copy.deepcopy(manifest)).to_dict()
+
+
+def lost(before, after, path=""):
+    """Where values are gone or others; what was added, such as defaults, does not count."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        pairs = [(f"{path}.{key}", value, after.get(key)) for key, value in before.items()]
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = [(f"{path}[{i}]", *both) for i, both in enumerate(zip(before, after, strict=True))]
+    else:
+        return [] if before == after else [path]
+    return [place for where, old, new in pairs for place in lost(old, new, where)]
+
+
+def test_the_client_of_jobset_knows_every_key(jobset, job, pod):
+    models = pytest.importorskip("kubeflow_trainer_api.models")
+    assert lost(jobset, read_back(models, jobset)) == []
+    pod["restartPolicyy"] = "Never"
+    (place,) = lost(jobset, read_back(models, jobset))
+    assert place.endswith("template.spec.template.spec.restartPolicyy")
+    job["backoffLimit"] = "none"
+    with pytest.raises(ValueError, match="backoffLimit"):
+        read_back(models, jobset)
+
+
+def test_the_published_schemas_of_kubernetes_accept_the_roles():
+    schemas = pytest.importorskip("kubernetes_validate")
+    for manifest in yaml.safe_load_all((FOLDER / "rbac.yaml").read_text()):
+        schemas.validate(manifest, schemas.latest_version(), strict=True)
+    manifest["subjectss"] = []
+    with pytest.raises(schemas.ValidationError, match="subjectss"):
+        schemas.validate(manifest, schemas.latest_version(), strict=True)
 
 
 def refuse_unknown_keys(schema):
