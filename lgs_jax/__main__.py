@@ -17,7 +17,7 @@ import types
 
 import lgs_jax
 from lgs_jax import cli
-from lgs_jax.cli import reporting
+from lgs_jax.cli import interrupts, reporting
 
 # Parts of another command, not commands of their own.
 _PARTS = frozenset(
@@ -30,13 +30,14 @@ _PARTS = frozenset(
         "benchmark-tpu-kernels",
         "captures",
         "flag-parsing",
+        "interrupts",
         "reporting",
         "sample-views",
     }
 )
 # Its flags are absl's, which are spelt with underscores.
 _ABSL = "train"
-_STOPPED, _STOPPED_STATUS = "stopped", 130
+_STOPPED = "stopped"
 _DEBUG = "--debug"
 # Options before the command.
 OPTIONS = (_DEBUG, "--help", "--version")
@@ -49,7 +50,7 @@ exit status:
   2    the command line is not understood, or what `plan` and `check-data` should look at
   75   a training was stopped and has saved; the same command continues it
   76   a training lost other processes of its job; the same command continues it
-  {_STOPPED_STATUS}  stopped by Ctrl-C"""
+  {interrupts.STATUS}  stopped by Ctrl-C"""
 
 
 def commands() -> list[str]:
@@ -90,6 +91,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command; returns the exit status. Without arguments: this program's own."""
     as_program = arguments is None
     arguments = sys.argv[1:] if as_program else arguments
+    if as_program:
+        interrupts.outlive_readers()
     end = _end(arguments)
     if _DEBUG in arguments[:end]:
         os.environ[reporting.DEBUG] = "1"
@@ -107,16 +110,21 @@ def main(arguments: list[str] | None = None) -> int:
     name, *rest = arguments
     if name not in known:
         close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        print(f"no command {name!r}{hint}; commands: {', '.join(known)}", file=sys.stderr)
+        hint = f"; did you mean {close[0]!r}?" if close else "."
+        print(f"no command {name!r}{hint} Commands: {', '.join(known)}", file=sys.stderr)
         return 2
     if name != _ABSL:
         rest = with_hyphens(rest)
     try:
-        return _load(name, leave_at_once=as_program).main(rest) or 0
+        command = _load(name, leave_at_once=as_program)
+        if as_program and name != _ABSL:  # which saves at Ctrl-C
+            interrupts.listen()
+        return command.main(rest) or 0
     except KeyboardInterrupt:
+        if as_program:
+            interrupts.leave(_STOPPED)
         print(_STOPPED, file=sys.stderr)
-        return _STOPPED_STATUS
+        return interrupts.STATUS
 
 
 def _load(name: str, *, leave_at_once: bool) -> types.ModuleType:
@@ -126,17 +134,12 @@ def _load(name: str, *, leave_at_once: bool) -> types.ModuleType:
     becomes another one in the extension modules that are being imported.
     """
     if leave_at_once:
-        before = signal.signal(signal.SIGINT, _leave)
+        before = signal.signal(signal.SIGINT, lambda *_: interrupts.leave(_STOPPED))
     try:
         return importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
     finally:
         if leave_at_once:
             signal.signal(signal.SIGINT, before)
-
-
-def _leave(number: int, frame: types.FrameType | None) -> None:
-    os.write(sys.stderr.fileno(), f"{_STOPPED}\n".encode())
-    os._exit(_STOPPED_STATUS)
 
 
 if __name__ == "__main__":

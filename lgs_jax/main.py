@@ -22,7 +22,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from lgs_jax import settings, tasks
-from lgs_jax.cli import flag_parsing, reporting
+from lgs_jax.cli import flag_parsing, interrupts, reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load, visuals
 from lgs_jax.rendering.splat import dispatch
@@ -40,7 +40,9 @@ def main(argv: list[str]) -> None:
     """Runs one training; no traceback where the message says all."""
     config = flag_parsing.read(CONFIG)
     if config is None or argv[1:]:
-        sys.exit(f"{'unknown argument ' + argv[1] if argv[1:] else 'no --config'}\n{__doc__}")
+        wrong = f"unknown argument {argv[1]}" if argv[1:] else "no --config"
+        print(f"error: {wrong}\n\n{__doc__}", file=sys.stderr)
+        sys.exit(2)
     name = config_flags.get_config_filename(flags.FLAGS["config"])
     stop = preemption.StopSignal().install()
     try:
@@ -109,6 +111,7 @@ def default_workdir(config_name: str) -> str:
 
 
 if __name__ == "__main__":
+    interrupts.outlive_readers()
     # Otherwise absl shows Orbax's notes on every file, and they drown the progress.
     arguments = [sys.argv[0], "--verbosity=-1", *sys.argv[1:]]
     app.run(main, argv=arguments, flags_parser=flag_parsing.parse)

@@ -175,7 +175,8 @@ def test_a_missing_group_or_file_is_explained_without_a_traceback(config_file, t
     done = launch("--config=nowhere.py", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert "No such file or directory: 'nowhere.py'" in done.stderr
+    assert "error: there is no file 'nowhere.py', here or in the package; expected" in done.stderr
+    assert "configs/vae.py" in done.stderr
     (tmp_path / "notes.md").write_text("Not a configuration.\n")
     for config, message in (
         ("notes.md", "error: --config is no configuration in Python: invalid syntax (notes.md"),

@@ -1,5 +1,6 @@
 """Flags of a training run, with one sentence instead of a traceback where that says all."""
 
+import pathlib
 import sys
 from typing import Any
 
@@ -38,9 +39,20 @@ def with_packaged(arguments: list[str]) -> list[str]:
 
 
 def packaged(name: str) -> str:
-    """The same for FILE or FILE:VARIANT; says where it comes from."""
+    """The same for FILE or FILE:VARIANT; says where it comes from.
+
+    Raises:
+      SettingsError: if there is no such file, neither here nor in the package.
+    """
     file, colon, variant = name.partition(":")
     if (copy := settings.packaged(file)) == file:
+        if not pathlib.Path(file).exists():
+            found = sorted(pathlib.Path(settings.packaged("configs")).glob("*.py"))
+            own = ", ".join(f"configs/{path.name}" for path in found)
+            raise settings.SettingsError(
+                f"there is no file {file!r}, here or in the package; expected a configuration in "
+                f"Python, such as {own}"
+            )
         return name
     print(f"there is no {file} here; taking that of the package, {copy}", file=sys.stderr)
     return f"{copy}{colon}{variant}"

@@ -229,27 +229,36 @@ def open_target(name: str, memory: float | None = None) -> Target:
 
 
 def attached(memory: float | None = None) -> Target:
-    """The devices of this machine.
+    """The devices of this machine; those of a CPU share its memory.
+
+    Args:
+      memory: bytes of each device that a program may use; None: what the devices say, or the
+        machine does for a CPU.
 
     Raises:
-      TargetError: if they do not say how much memory they have.
+      TargetError: if that is not to be found out.
     """
-    first = jax.devices()[0]
-    found = (first.memory_stats() or {}).get("bytes_limit")
-    if not memory and not found:
+    first, count = jax.devices()[0], jax.device_count()
+    platform = {"gpu": "cuda"}.get(first.platform, first.platform)
+    note = "as given" if memory else "what JAX has taken of it"
+    found = memory or (first.memory_stats() or {}).get("bytes_limit")
+    if not found and platform == "cpu" and (whole := machine_memory()):
+        found = whole / count
+        note = "this machine's memory, in equal shares; --memory says otherwise"
+    if not found:
         raise TargetError(
             f"the {first.device_kind} devices of this machine do not say how much memory they "
             "have; give --memory=16GiB, or plan for others, such as --devices=h100-8"
         )
-    platform = {"gpu": "cuda"}.get(first.platform, first.platform)
-    note = "as given" if memory else "what JAX has taken of it"
-    return Target(
-        f"{jax.device_count()} x {first.device_kind}",
-        platform,
-        jax.devices(),
-        memory or found,
-        note,
-    )
+    return Target(f"{count} x {first.device_kind}", platform, jax.devices(), found, note)
+
+
+def machine_memory() -> int | None:
+    """Bytes of this machine's memory; None where the system does not say (Windows)."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):
+        return None
 
 
 def known() -> str:
@@ -291,6 +300,6 @@ def _open(platform: str, name: str, **description: str) -> Sequence[Any]:
         return topologies.get_topology_desc(platform=platform, **description).devices
     except RuntimeError as error:
         raise TargetError(
-            f"--devices={name} cannot be compiled for here: {error}. It takes no such device, but "
-            f"its compiler: pip install {package}"
+            f"--devices={name}: JAX cannot compile for these devices here ({error}). That needs no "
+            f"such device, only its compiler: pip install {package}"
         ) from error

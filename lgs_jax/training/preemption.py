@@ -1,7 +1,8 @@
 """Stopping on request: SIGTERM from a scheduler, Ctrl-C from a person.
 
-The first signal asks the loop to finish the step in flight, save and leave; a second Ctrl-C aborts
-at once. JAX's own preemption service is switched off: with Orbax's manager it missed the save.
+The first signal asks the loop to finish the step in flight, save and leave; a second Ctrl-C ends
+the process at once, as if it were killed: what was saved before is whole. JAX's own preemption
+service is switched off: with Orbax's manager it missed the save.
 """
 
 import os
@@ -12,8 +13,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lgs_jax.training import processes
+
 # EX_TEMPFAIL of sysexits.h: not done, start the same command again.
 EXIT_STATUS = 75
+_ABORTED_STATUS = 130  # 128 + SIGINT, as shells have it
 
 
 class Preempted(SystemExit):
@@ -50,7 +54,8 @@ class StopSignal:
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         del frame
         if self.reason and number == signal.SIGINT:
-            raise KeyboardInterrupt("second Ctrl-C: aborted without saving")
+            os.write(2, b"\nsecond Ctrl-C: aborted; the last save that is whole counts\n")
+            processes.end_at_once(_ABORTED_STATUS)
         if not self.reason:
             self.reason = signal.Signals(number).name
             # os.write is safe in a handler; print may be interrupted half-way by this very signal.

@@ -104,6 +104,8 @@ def open_run(
         files.write_json(local / "config.json", dict(config))
     log.say(task.describe(abstract.params))
     log.say(f"workdir {place} | {mesh.size} {jax.devices()[0].device_kind} device(s) | {origin}")
+    if start_step < settings.num_steps:
+        log.say(_next_pictures(settings, place))
     for note in notes:
         log.say(f"changed since the checkpoint: {note}")
     return Run(
@@ -182,6 +184,13 @@ def jit_step(
     )
     shardings = jax.tree.map(lambda x: x.sharding, state)
     return jax.jit(function, donate_argnums=0, out_shardings=(shardings, meshes.replicated(mesh)))
+
+
+def _next_pictures(settings: TrainSettings, place: pathlib.Path | epath.Path) -> str:
+    """When held-out scenes are looked at."""
+    often = f"every {settings.eval_every} steps and " if settings.eval_every else ""
+    drawn = f" and drawn into {place / 'visuals'}" if settings.visualize else ""
+    return f"held-out scenes are scored{drawn} {often}at the end"
 
 
 def _place_state(
