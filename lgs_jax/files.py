@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import struct
 import tokenize
@@ -18,6 +19,20 @@ BROKEN = (
     *(OSError, EOFError, ValueError, TypeError, SyntaxError, MemoryError, OverflowError),
     *(RuntimeError, tokenize.TokenError, zipfile.BadZipFile, zlib.error, struct.error),
 )
+
+
+def local(place: str | os.PathLike, flag: str) -> pathlib.Path:
+    """The path of what a flag names on this machine; `~` is the user's home.
+
+    Raises:
+      ValueError: if it lies in an object store or at another address.
+    """
+    if "://" in os.fspath(place):
+        raise ValueError(
+            f"{flag}={place} is an address, but this command writes to folders of this machine; "
+            "give one of these and copy what it holds"
+        )
+    return pathlib.Path(place).expanduser()
 
 
 @contextlib.contextmanager

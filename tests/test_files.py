@@ -40,3 +40,11 @@ def test_json_is_replaced_in_one_go(tmp_path):
             files.write_json(path, {"a": object()})
         assert json.loads(path.read_text()) == {"a": 1}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_addresses_are_no_paths_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.local("~/new", "--output") == tmp_path / "new"
+    for place in ("gs://bucket/x", "https://example.com/x"):
+        with pytest.raises(ValueError, match=f"--output={place} is an address"):
+            files.local(place, "--output")

@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> int:
     parts = (f"  {what:{width}}  {front.summary(f'benchmark-{what}')}" for what in _BENCHMARKS)
     parser = argparse.ArgumentParser(
         prog="python -m lgs_jax benchmark",
+        usage=f"%(prog)s [-h] {{{','.join(_BENCHMARKS)}}} [its options]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="parts:\n" + "\n".join(parts),
     )
-    parser.add_argument("what", choices=sorted(_BENCHMARKS), help="see below")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help="options of the benchmark")
-    options = parser.parse_args(arguments)
-    return _BENCHMARKS[options.what](options.rest) or 0
+    parser.add_argument("what", choices=_BENCHMARKS, help="see below")
+    options = parser.parse_args(arguments[:1])
+    return _BENCHMARKS[options.what](arguments[1:]) or 0

@@ -28,11 +28,12 @@ _SCENES, _FRAMES, _SIZE = 24, 16, 128
 
 def main(arguments: list[str]) -> int:
     """Prints a table or JSON lines; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 0 < options.seconds < float("inf"):
+        parser.error(f"--seconds={options.seconds} must be above 0, and finite")
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     try:
-        if not 0 < options.seconds < float("inf"):
-            raise ValueError(f"--seconds={options.seconds} must be above 0, and finite")
         if options.root:
             run(options)
         else:

@@ -184,20 +184,21 @@ def main(arguments: list[str]) -> int:
     """Prints a table, or with --json one JSON object per case; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    idle = ["scenes", "resolutions", "tile_size", "slots_per_splat", "depth", "scaling"]
+    idle = ["--scenes", "--resolutions", "--tile-size", "--slots-per-splat", "--depth"]
+    idle.append("--no-scaling")
     if options.compile:
-        idle += ["repeats", "implementation", "compare"]
+        idle += ["--repeats", "--implementation", "--compare"]
     if other := "--compile" if options.compile else "--compare" if options.compare else None:
-        if changed := [name for name in idle if getattr(options, name) != parser.get_default(name)]:
-            flags = ", ".join(changed).replace("_", "-")
-            parser.error(f"{flags} have no effect with {other}; give --cases instead")
+        if changed := [flag for flag in idle if _is_changed(parser, options, flag)]:
+            parser.error(f"{', '.join(changed)}: no effect with {other}, which measures --cases")
     elif options.cases:
         parser.error(
-            "--cases are those of --compare and --compile; give --scenes and --resolutions here"
+            "--cases choose what --compare=RIVAL or --compile=TPU measures; give one of these "
+            "too, or choose by --scenes and --resolutions"
         )
+    if min(options.repeats, *options.resolutions, options.tile_size or 1) < 1:
+        parser.error("--repeats, --resolutions and --tile-size must be at least 1")
     try:
-        if min(options.repeats, *options.resolutions, options.tile_size or 1) < 1:
-            raise ValueError("--repeats, --resolutions and --tile-size must be at least 1")
         if options.compile:
             cases = options.cases or benchmark_tpu_kernels.CASES
             benchmark_tpu_kernels.report(options.compile, cases=cases, as_json=options.json)
@@ -213,6 +214,11 @@ def main(arguments: list[str]) -> int:
     ) as error:
         return reporting.fail(error)
     return 0
+
+
+def _is_changed(parser: argparse.ArgumentParser, options: argparse.Namespace, flag: str) -> bool:
+    name = flag.removeprefix("--").removeprefix("no-").replace("-", "_")
+    return getattr(options, name) != parser.get_default(name)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -287,6 +293,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--depth", action="store_true", help="also render depth")
     add("--no-scaling", dest="scaling", action="store_false")
     add("--json", action="store_true", help="one JSON object per line")
+    group = parser.add_argument_group(
+        "other measurements",
+        "These have cases of their own in place of --scenes, --resolutions and the like.",
+    )
+    add = group.add_argument
     add(
         "--compare",
         metavar="RIVAL",
@@ -299,6 +310,5 @@ def _parser() -> argparse.ArgumentParser:
         help="costs of the TPU kernels as compiled for `v5e` or `v6e`, which need not be there "
         "(needs libtpu)",
     )
-    cases = benchmark_rivals.CASES
-    add("--cases", nargs="+", choices=cases, help="of --compare and --compile; default: big ones")
+    add("--cases", nargs="+", choices=benchmark_rivals.CASES, help="default: big ones")
     return parser

@@ -43,10 +43,15 @@ CONFIGS = "configs"
 
 def main(arguments: list[str]) -> int:
     """Measures and prints; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if min(*options.steps, *options.batches, options.repeats) < 1:
+        parser.error("--steps, --batches and --repeats must be at least 1")
+    if options.pixel and (options.scenes or options.patch_sizes):
+        parser.error("--scenes and --patch-sizes have no effect on --pixel, which is trained")
+    if options.alone and (options.pixel or options.scenes or options.patch_sizes):
+        parser.error("--pixel, --scenes and --patch-sizes make rivals; leave out --alone")
     try:
-        if min(*options.steps, *options.batches, options.repeats) < 1:
-            raise ValueError("--steps, --batches and --repeats must be at least 1")
         contenders, cameras, header = make_contenders(options)
     except (ValueError, FileNotFoundError, checkpoint.CheckpointError) as error:
         return reporting.fail(error)
@@ -66,10 +71,6 @@ def make_contenders(
     options: argparse.Namespace,
 ) -> tuple[list[Contender], Cameras, list[str]]:
     """Latent diffusion first, then the rivals; cameras [V]; what to say of them."""
-    if options.pixel and (options.scenes or options.patch_sizes):
-        raise ValueError("--scenes and --patch-sizes have no effect on --pixel, which is trained")
-    if options.alone and (options.pixel or options.scenes or options.patch_sizes):
-        raise ValueError("--pixel, --scenes and --patch-sizes make rivals; leave out --alone")
     if options.latent:
         model = scene_model.load(options.latent)
         if model.task is None:

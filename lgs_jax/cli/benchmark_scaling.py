@@ -53,13 +53,14 @@ class CaseError(RuntimeError):
 
 def main(arguments: list[str]) -> int:
     """Measures and prints; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if min(*options.devices, *options.processes, options.steps, options.scenes, 1) < 1:
+        parser.error("--devices, --processes, --steps and --scenes must be at least 1")
     try:
         if options.case:
             print(json.dumps(run_case(json.loads(options.case))))
             return 0
-        if min(*options.devices, *options.processes, options.steps, options.scenes, 1) < 1:
-            raise ValueError("--devices, --processes, --steps and --scenes must be at least 1")
         results = []
         for case in cases(options):
             print(f"{case['what']}, {case['target']} ...", file=sys.stderr, flush=True)

@@ -4,6 +4,9 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
+from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import model_file
+
 # By flag, which is also the source's name in `DataSettings`.
 FORMATS = {
     "transforms": "a transforms.json, or its folder",
@@ -39,3 +42,18 @@ def settings(options: argparse.Namespace) -> dict[str, Any]:
                 changes |= {"background": "black", "exif": "auto"}
             return changes
     return {}
+
+
+def check_at_hand(options: argparse.Namespace, data: DataSettings) -> None:
+    """Refuses a model's own data that do not come with its file, where no others are given.
+
+    Raises:
+      ValueError: that says how to give some.
+    """
+    if data.root == model_file.ELSEWHERE and not (options.data_root or settings(options)):
+        others = " or ".join(f"--{name}" for name in FORMATS)
+        raise ValueError(
+            f"--model={options.model} comes without the photographs that it was trained on; give "
+            f"--data-root=FOLDER where you have such data ({data.source}), or a capture of yours "
+            f"({others})"
+        )

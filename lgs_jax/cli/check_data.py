@@ -63,11 +63,13 @@ def run(options: argparse.Namespace) -> int:
     """The check; 0 without faults, else 1."""
     if options.scenes < 1 or options.frames < 2:
         raise ValueError(f"{options.scenes=} must be at least 1 and {options.frames=} at least 2")
+    output = files.local(options.output, "--output")
+    if output.is_dir() and any(output.iterdir()) and not options.overwrite:
+        raise FileExistsError(f"{output} is not empty; choose another --output, or --overwrite")
     found = detect.detect(options.path) if options.source is None else None
     source, root = (found.source, found.root) if found else (options.source, options.path)
     print(f"{options.path}: format {source}")
     keys, examine = _scenes(source, root)
-    output = pathlib.Path(options.output).expanduser()
     output.mkdir(parents=True, exist_ok=True)
     listed = report.Report(f"{source} at {root}", scenes_found=len(keys))
     looked_at = set(subset(keys, options.scenes))
@@ -214,6 +216,11 @@ def _parser() -> argparse.ArgumentParser:
     add("path", help="folder or file")
     add("--source", choices=(*opening.READERS, "packed"), help="format; default: found out")
     add("--output", default="check_data", help="folder for verdict.json and pictures")
+    add(
+        "--overwrite",
+        action="store_true",
+        help="write into a folder that is not empty, in place of what an earlier check wrote",
+    )
     add("--scenes", type=int, default=4, help="scenes to look at closely")
     add("--frames", type=int, default=scene_check.MAX_FRAMES, help="of each, in its middle")
     add(

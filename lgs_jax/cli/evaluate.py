@@ -21,10 +21,10 @@ on where it was stopped.
 """
 
 import argparse
-import pathlib
 
 from absl import flags
 
+from lgs_jax import files
 from lgs_jax.cli import captures, reporting
 from lgs_jax.data import report
 from lgs_jax.inference import scene_model
@@ -53,8 +53,10 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> None:
     """Opens the model and the networks, evaluates, prints the tables."""
     _check(options)
+    folder = files.local(options.output or f"evaluation_{options.protocol}", "--output")
     print(compilation_cache.enable(), flush=True)
     model = scene_model.load(options.model, autoencoder=options.autoencoder)
+    captures.check_at_hand(options, model.data)
     changes = captures.settings(options) | {
         name: value
         for name, value in (("root", options.data_root), ("view_index", options.view_index))
@@ -71,7 +73,6 @@ def run(options: argparse.Namespace) -> None:
             options.feature_weights,
             allow_other_weights=options.allow_other_weights,
         )
-    folder = pathlib.Path(options.output or f"evaluation_{options.protocol}").expanduser()
     evaluation.evaluate(
         folder,
         model,

@@ -13,6 +13,7 @@ import dataclasses
 import pathlib
 import signal
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
 from lgs_jax.inference import experiment, experiment_report
 from lgs_jax.training import checkpoint, compilation_cache
@@ -44,7 +45,8 @@ def run(options: argparse.Namespace, extra: list[str]) -> None:
     chosen = experiment.load(options.name)
     if options.seeds is not None:
         chosen = dataclasses.replace(chosen, seeds=tuple(options.seeds))
-    folder = pathlib.Path(options.output or f"runs/{pathlib.Path(options.name).stem}").expanduser()
+    name = pathlib.Path(options.name).stem
+    folder = files.local(options.output or f"runs/{name}", "--output")
     compilation_cache.enable()
     values = experiment.run(
         chosen,

@@ -6,17 +6,19 @@ docs/export.md. With --verify, the file is read again and both scenes are render
 them: every picture must agree to 45 dB, and all numbers exactly, to float32 rounding, where the
 format stores floats. Exit status: 0, or 1 if something cannot be read, written or verified.
 
-  python -m lgs_jax export sample_0.ply sample_0.spz --verify
-  python -m lgs_jax export sample_0.ply sample_0.spz --version=4 --overwrite
+  python -m lgs_jax export samples/sample_0.ply room.spz --verify
+  python -m lgs_jax export samples/sample_0.ply room.spz --version=4 --overwrite
 """
 
 import argparse
 import pathlib
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference import splat_views
 from lgs_jax.inference.export import formats, verify
+from lgs_jax.inference.viewer import camera_file
 
 
 def main(arguments: list[str]) -> int:
@@ -31,7 +33,7 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Reads, writes, and verifies if asked to."""
-    source, target = (pathlib.Path(p).expanduser() for p in (options.input, options.output))
+    source, target = pathlib.Path(options.input).expanduser(), files.local(options.output, "OUT")
     wanted = {} if options.version is None else {"version": options.version}
     formats.check_options(target, wanted)
     if target.exists() and not options.overwrite:
@@ -43,6 +45,9 @@ def run(options: argparse.Namespace) -> None:
         f"{target}: {scene.num_gaussians:,} Gaussians, {size:,} bytes, "
         f"{size / scene.num_gaussians:.1f} each"
     )
+    cameras = source.with_name(camera_file.NAME)
+    if cameras.is_file() and not target.with_name(camera_file.NAME).exists():
+        print(f"its cameras stay behind; view or render it with --transforms={cameras}")
     if options.verify:
         _verify(target, scene, options.up)
 
@@ -79,6 +84,6 @@ def _parser() -> argparse.ArgumentParser:
     add("output", metavar="OUT", help="the file to write; the same suffixes")
     add("--version", type=int, help="of .spz: 3, which most viewers read, or 4; default: 3")
     add("--verify", action="store_true", help="read the file again and compare pictures")
-    add("--up", default="-y", choices=splat_views.UPS, help="for --verify; default: -y")
+    add("--up", default="-y", choices=splat_views.UPS, help="for --verify, as --up=-z; default: -y")
     add("--overwrite", action="store_true", help="replace OUT if it exists")
     return parser

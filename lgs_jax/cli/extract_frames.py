@@ -13,6 +13,7 @@ import argparse
 import os
 import pathlib
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
 from lgs_jax.data import clips
 
@@ -25,7 +26,7 @@ def main(arguments: list[str]) -> int:
             raise ValueError(f"--short-side={options.short_side} must be at least 16")
         outcome = clips.extract(
             *(pathlib.Path(p).expanduser() for p in (options.texts, options.videos)),
-            pathlib.Path(options.output).expanduser(),
+            files.local(options.output, "--output"),
             short_side=options.short_side,
             num_workers=options.workers or os.cpu_count() or 1,
             say=lambda text: print(text, flush=True),

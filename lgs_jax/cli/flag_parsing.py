@@ -5,6 +5,7 @@ import sys
 from typing import Any
 
 from absl import flags
+from ml_collections import config_flags
 
 from lgs_jax import settings
 from lgs_jax.cli import reporting
@@ -39,20 +40,9 @@ def with_packaged(arguments: list[str]) -> list[str]:
 
 
 def packaged(name: str) -> str:
-    """The same for FILE or FILE:VARIANT; says where it comes from.
-
-    Raises:
-      SettingsError: if there is no such file, neither here nor in the package.
-    """
+    """The same for FILE or FILE:VARIANT; says where it comes from."""
     file, colon, variant = name.partition(":")
     if (copy := settings.packaged(file)) == file:
-        if not pathlib.Path(file).exists():
-            found = sorted(pathlib.Path(settings.packaged("configs")).glob("*.py"))
-            own = ", ".join(f"configs/{path.name}" for path in found)
-            raise settings.SettingsError(
-                f"there is no file {file!r}, here or in the package; expected a configuration in "
-                f"Python, such as {own}"
-            )
         return name
     print(f"there is no {file} here; taking that of the package, {copy}", file=sys.stderr)
     return f"{copy}{colon}{variant}"
@@ -69,6 +59,19 @@ def explain(error: Exception) -> str:
     return lines[-1].strip()  # of a traceback in the text of the error
 
 
+def unreadable(name: str, error: OSError) -> str:
+    """Why the configuration FILE or FILE:VARIANT was not loaded."""
+    file = name.partition(":")[0]
+    if pathlib.Path(file).exists():
+        return f"--config={name} cannot be loaded: {error}"
+    found = sorted(pathlib.Path(settings.packaged("configs")).glob("*.py"))
+    own = ", ".join(f"configs/{path.name}" for path in found)
+    return (
+        f"there is no file {file!r}, here or in the package; expected a configuration in Python, "
+        f"such as {own}"
+    )
+
+
 def read(config: flags.FlagHolder) -> dict[str, Any] | None:
     """The configuration as plain dictionaries, None without the flag; ends if it is not there."""
     try:
@@ -76,4 +79,5 @@ def read(config: flags.FlagHolder) -> dict[str, Any] | None:
     except OSError as error:  # of a file that could not be loaded, reported at its first use
         if reporting.debugging():
             raise
-        sys.exit(f"error: {error}")
+        name = config_flags.get_config_filename(flags.FLAGS[config.name])
+        sys.exit(f"error: {unreadable(name, error)}")

@@ -28,10 +28,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--num-scenes", type=int, default=load.STATS_SCENES)
     parser.add_argument("--again", action="store_true", help="even if they are there")
     options = parser.parse_args(arguments)
+    if options.num_scenes < 1:
+        parser.error(f"--num-scenes={options.num_scenes} must be at least 1")
     flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags
     try:
-        if options.num_scenes < 1:
-            raise settings.SettingsError(f"--num-scenes={options.num_scenes} must be at least 1")
         saved = load.open_autoencoder(options.autoencoder)
         data = saved.data_settings(root=options.data_root)
         source = pipeline.make_source(data, "train")

@@ -8,8 +8,8 @@ with `python -m lgs_jax sample --model=file`.
 """
 
 import argparse
-import pathlib
 
+from lgs_jax import files
 from lgs_jax.cli import reporting
 from lgs_jax.inference import model_file
 from lgs_jax.training import checkpoint
@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
     chosen = {
         name: getattr(options, name) for name in ("steps", "guidance", "guidance_known", "stop")
     }
-    target = pathlib.Path(options.output).expanduser()
     try:
+        target = files.local(options.output, "--output")
         if target.exists() and not options.overwrite:
             raise FileExistsError(f"{target} exists; choose another name, or --overwrite")
         path = model_file.save(

@@ -7,7 +7,8 @@ looks for settings with which it fits. No data are read, and the devices need no
   v5e-16, v6e-8   a TPU slice, v5p-16 by cores; needs the package libtpu, but no TPU
   h100-8          GPUs (a100-40gb, a100-80gb, h100, h200); needs JAX's CUDA plugin, but no GPU
 
-Without --devices: those of this machine. Values of the configuration are given as for train.
+Without --devices: those of this machine (CPUs share its memory). Values of the configuration are
+given as for train.
 
   python -m lgs_jax plan --config=configs/vae.py:paper --devices=v5e-16
   python -m lgs_jax plan --config=configs/vae.py:paper --devices=8 --memory=80GiB --largest-batch
@@ -136,7 +137,7 @@ def read_config(path: str, overrides: list[str]) -> Config:
     try:
         return holder.value.to_dict()
     except OSError as error:  # of a file that could not be loaded, raised at its first use
-        raise settings.SettingsError(f"--config={path} cannot be loaded: {error}") from error
+        raise settings.SettingsError(flag_parsing.unreadable(path, error)) from error
 
 
 def read_size(text: str) -> float:
@@ -293,9 +294,10 @@ def _sent(estimate: Estimate) -> list[str]:
 def verdict(estimate: Estimate, target: Target) -> str:
     """Whether it fits, in a sentence."""
     fits = "fits" if estimate.fits(target.memory) else "does not fit"
+    count = len(target.devices)
     text = (
         f"{fits}: {planning.readable(estimate.total)} of {planning.readable(target.memory)} "
-        f"({target.note}) on each of {len(target.devices)} devices"
+        f"({target.note}) on " + (f"each of {count} devices" if count > 1 else "one device")
     )
     return f"{text}\nthe compiler says: {estimate.refused}" if estimate.refused else text
 

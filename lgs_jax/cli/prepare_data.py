@@ -63,6 +63,7 @@ def run(options: argparse.Namespace) -> None:
         wanted,
         scenes_per_shard=options.scenes_per_shard,
         num_workers=_workers(options),
+        retry=options.retry,
         say=lambda text: print(text, flush=True),
     )
     print(found.summary(limit=options.show))
@@ -175,10 +176,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--exif", choices=("auto", "apply", "ignore"), default=defaults.exif)
     add("--drop-frames", default="", help="JSON file {scene: [frames]}, relative to the root")
     add("--on-bad", choices=report.POLICIES, default=defaults.on_bad)
+    add("--retry", action="store_true", help="look again at shards that left something out")
     add("--num-frames", type=int, help="of a procedural scene, or of splats; default: 16")
     add("--size", type=int, help="sides of procedural images, or of splats; default: 64")
     add("--draws", type=int, help="scenes of each splat file; default: 1")
-    add("--up", metavar="AXIS", help="where up is in splat files, such as +z; default: -y")
+    add("--up", metavar="AXIS", help="where up is in splat files, as --up=-z; default: -y")
     add("--kind", help="of procedural scenes; default: mixed")
     add("--workers", type=int, help="processes; default: one a core; 0: none")
     add("--scenes-per-shard", type=int, default=64, help="scenes to a file")

@@ -41,7 +41,7 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Reads, draws, writes."""
-    source, target = (pathlib.Path(p).expanduser() for p in (options.scene, options.output))
+    source, target = pathlib.Path(options.scene).expanduser(), files.local(options.output, "OUT")
     if target.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{target}: expected a name that ends in {', '.join(SUFFIXES)}")
     _check(options, still := target.suffix.lower() == ".png")
@@ -58,6 +58,8 @@ def run(options: argparse.Namespace) -> None:
     if not still:
         name = options.path or scene_video.PATHS[0]
         path = scene_video.make_path(name, cameras, options.frames or FRAMES, number)
+        if name == "turntable" and (note := scene_video.turntable_note(cameras)):
+            print(note)
     height = options.height or image_size[0]
     path, size, factor = scene_video.enlarged(path, image_size, height)
     _check_memory(len(path), size, options.beside)
@@ -70,6 +72,7 @@ def run(options: argparse.Namespace) -> None:
         beside=options.beside,
         cameras=cameras,
         images=viewpoints.images,
+        say=print if len(path) > 1 else lambda _: None,
     )
     if still:
         with files.replacing(target) as partial:
@@ -77,7 +80,11 @@ def run(options: argparse.Namespace) -> None:
     else:
         fps, exact = options.fps or FPS, bool(options.lossless)
         video.save_video(target, frames, fps, min_side=1, lossless=exact)
-    print(f"{target}: {len(frames)} x {frames.shape[2]} x {frames.shape[1]} pixels")
+    drawn = height, width = frames.shape[1:3]
+    note = ""
+    if target.suffix.lower() == ".mp4" and drawn != (even := video.even_size(drawn)):
+        (height, width), note = even, ", for sides of .mp4 must be even"
+    print(f"{target}: {len(frames)} x {width} x {height} pixels{note}")
 
 
 def _check(options: argparse.Namespace, still: bool) -> None:
@@ -114,6 +121,7 @@ def _viewpoints(
     """Cameras, photographs, and the one size H, W of the cameras' images."""
     viewpoints = camera_file.find(options.transforms, source.parent)
     if viewpoints is None:
+        print(camera_file.MADE_UP)
         cameras, size = framing.around(scene)
         return camera_file.Viewpoints(cameras, np.array([size] * len(cameras)), ()), size
     sizes = sorted({tuple(size) for size in viewpoints.sizes.tolist()})

@@ -2,9 +2,10 @@
 
 Camera paths come from the model's own kind of data (`--scene`), from a capture of yours
 (`--transforms`, `--colmap`, `--llff`, or `--photos`, whose poses are computed), or are made up
-(`--path`). With `--known`, the photographs at those views are given to the model; without, the
-scene is imagined from nothing. One photograph without a pose (`--images`) becomes the reference
-view of one of the same paths (`--scene`), or of a made-up one.
+(`--path`). Of a capture, photographs are taken that are about as far apart as the views that the
+model was trained on; which, is printed. With `--known`, the photographs at those views are given to
+the model; without, the scene is imagined from nothing. One photograph without a pose (`--images`)
+becomes the reference view of one of the same paths (`--scene`), or of a made-up one.
 
 Without --model, the small model that comes with the package draws objects, of kinds that it draws
 well.
@@ -13,6 +14,7 @@ well.
   python -m lgs_jax sample --class-label=car --seed=7
   python -m lgs_jax sample --model=runs/diffusion --num-samples=4
   python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0
+  python -m lgs_jax sample --model=runs/diffusion --transforms=my_capture --known=0007.jpg
   python -m lgs_jax sample --model=runs/diffusion --images=photo.jpg
   python -m lgs_jax sample --model=runs/diffusion --path=walk
 """
@@ -20,17 +22,17 @@ well.
 import argparse
 import pathlib
 import time
-import webbrowser
 from typing import Any
 
 import jax
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.cli import captures, reporting, sample_views
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.gaussians import Gaussians
-from lgs_jax.inference import pretrained, sample_files, scene_model, visuals
+from lgs_jax.inference import pretrained, sample_files, scene_model, scene_video, visuals
 from lgs_jax.inference.viewer import camera_file, html
 from lgs_jax.training import checkpoint, compilation_cache
 
@@ -43,7 +45,10 @@ PAGE = "view.html"
 
 def main(arguments: list[str]) -> int:
     """Draws samples and writes them; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.more and options.images is None:
+        parser.error(f"unrecognized arguments: {' '.join(options.more)}")
     try:
         run(options)
     except (ValueError, OSError, checkpoint.CheckpointError) as error:  # SettingsError among them
@@ -55,17 +60,20 @@ def run(options: argparse.Namespace) -> None:
     """Loads, samples, writes."""
     _check(options)
     print(compilation_cache.enable())
-    output = pathlib.Path(options.output).expanduser()
+    output = files.local(options.output, "--output")
     sample_files.check_folder(output, overwrite=options.overwrite)
     model = load_model(options)
     views = sample_views.choose(options, model)
     known = views.known(options.known)
+    for line in views.remarks(known, model.degrees_apart):
+        print(line)
     others = np.array([i for i in range(len(views.cameras)) if i not in known], int)
     images = np.stack([views.images[i] for i in known]) if known else None
+    labels = _labels(options, model, at_random=not known)
     arguments = {
         "images": images,
         "context_cameras": views.cameras[np.array(known)] if known else None,
-        "class_label": _labels(options, model, at_random=not known),
+        "class_label": labels,
         "steps": options.steps,
         "guidance_scale": options.guidance,
         "num_samples": options.num_samples,
@@ -74,21 +82,29 @@ def run(options: argparse.Namespace) -> None:
     scenes = model.sample(jax.random.key(options.seed), views.cameras[others], **arguments)
     jax.block_until_ready(scenes.means)
     print(
-        f"{options.num_samples} scenes of {scenes.num_gaussians:,} splats in "
-        f"{time.monotonic() - began:.1f} s, compilation included"
+        f"{options.num_samples} scene{'s' * (options.num_samples > 1)} of "
+        f"{scenes.num_gaussians:,} splats in {time.monotonic() - began:.1f} s, compilation included"
     )
+    titles = sample_files.titles_of(_class_names(labels, model, options.num_samples))
     shown, pictures = sample_files.make(
-        scenes, views.cameras, image_size=model.image_size, known=() if images is None else images
+        scenes,
+        views.cameras,
+        image_size=model.image_size,
+        known=() if images is None else images,
+        titles=titles,
     )
     if known:
         for kind, psnr in sample_files.scores(pictures, views.images, known).items():
             print(f"PSNR at the {kind} views: {psnr:.2f} dB")
     for name in [name for name in shown if name.startswith("sample_")]:
         shown[name] = gaussians.transform(shown[name], views.world_from_cameras)
-    page = _write(output, shown, views, known, model.image_size, upscale=options.upscale)
+    with sample_files.claimed(output, overwrite=options.overwrite):
+        page = _write(output, shown, views, known, model.image_size, titles, options.upscale)
+    if note := scene_video.turntable_note(views.cameras):
+        print(note)
     print(f"{page} (open it in a browser)")
     if options.open:
-        webbrowser.open(page.resolve().as_uri())
+        html.open_in_browser(page.resolve().as_uri())
 
 
 def _write(
@@ -97,7 +113,7 @@ def _write(
     views: sample_views.Views,
     known: list[int],
     image_size: tuple[int, int],
-    *,
+    titles: list[str],
     upscale: int,
 ) -> pathlib.Path:
     """Writes everything in the place of what an earlier call wrote; returns the page."""
@@ -112,7 +128,8 @@ def _write(
         print(path)
     path = camera_file.save(output / camera_file.NAME, cameras, image_size, given)
     print(*(path.with_name(name) for name in inputs), path, sep="\n")
-    scenes = {name: scene for name, scene in shown.items() if isinstance(scene, Gaussians)}
+    scenes = [scene for scene in shown.values() if isinstance(scene, Gaussians)]
+    scenes = dict(zip(titles, scenes, strict=True))  # by the names that the page lists
     return html.write_html(output / PAGE, scenes, cameras, image_size, images=given)
 
 
@@ -135,6 +152,13 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(
             f"--split={options.split} is for the model's own data, not for a capture of yours"
         )
+    if options.more:
+        raise ValueError(
+            f"--images takes one photograph, got {1 + len(options.more)}; several need poses: put "
+            "them into a folder and give it with --photos"
+        )
+    if options.images == "":
+        raise ValueError("--images is empty; give the path of a photograph")
     if options.images is None:
         if options.fov_deg is not None and not options.path:
             raise ValueError("--fov-deg is for --images or a made-up --path; leave it out")
@@ -142,11 +166,6 @@ def _check(options: argparse.Namespace) -> None:
     for name in captures.FORMATS:
         if getattr(options, name):
             raise ValueError(f"--images is for a photograph without a pose; leave out --{name}")
-    if len(options.images) > 1:
-        raise ValueError(
-            f"--images takes one photograph, got {len(options.images)}; several need poses: put "
-            "them into a folder and give it with --photos"
-        )
 
 
 def load_model(options: argparse.Namespace) -> scene_model.SceneModel:
@@ -175,7 +194,27 @@ def _labels(options: argparse.Namespace, model: scene_model.SceneModel, *, at_ra
     if asked == ANY_CLASS:
         return None
     labels = [int(part) if part.isdigit() else part for part in asked.split(",")]
+    own = _own_classes(model)
+    for name in dict.fromkeys(_class_names(labels, model, len(labels))):
+        if own and name in model.class_names and name not in own:
+            print(
+                f"warning: none of the {len(model.path_classes)} scenes in the model's file is of "
+                f"the class {name}, so it may never have seen one; it knows {', '.join(own)}"
+            )
     return labels[0] if len(labels) == 1 else labels
+
+
+def _own_classes(model: scene_model.SceneModel) -> list[str]:
+    """Names of the classes of the model's own scenes."""
+    own = sorted(set(model.path_classes)) if model.class_names else []
+    return [model.class_names[label] for label in own]
+
+
+def _class_names(labels: Any, model: scene_model.SceneModel, count: int) -> list[str]:
+    """The name of the class of each of so many samples; empty where there is none."""
+    listed = labels if isinstance(labels, list) else [labels] * count
+    known = dict(enumerate(model.class_names))
+    return [known.get(each, "") if isinstance(each, int) else each or "" for each in listed]
 
 
 def _drawn_classes(options: argparse.Namespace, model: scene_model.SceneModel) -> list[str]:
@@ -183,7 +222,7 @@ def _drawn_classes(options: argparse.Namespace, model: scene_model.SceneModel) -
 
     They are drawn from those that come out well, where that is known, unless all are asked for.
     """
-    names = [model.class_names[label] for label in sorted(set(model.path_classes))]
+    names = _own_classes(model)
     good = set(pretrained.recognised_classes(options.model))
     pool = [name for name in names if name in good]
     if options.class_label == RANDOM_CLASS or not pool:
@@ -195,8 +234,8 @@ def _drawn_classes(options: argparse.Namespace, model: scene_model.SceneModel) -
     print(f"classes: {', '.join(chosen)}")
     if others := [name for name in names if name not in pool]:
         print(
-            f"  drawn from the {len(pool)} that come out well; --class-label takes any, also "
-            f"{', '.join(others)}; --class-label={RANDOM_CLASS} draws from all"
+            f"  drawn from the {len(pool)} that come out well ({', '.join(pool)}); --class-label "
+            f"takes any, also {', '.join(others)}; --class-label={RANDOM_CLASS} draws from all"
         )
     return chosen
 
@@ -236,8 +275,14 @@ def _parser() -> argparse.ArgumentParser:
         "default: different ones of those that the model draws well, or not told where a view is "
         f"given; {RANDOM_CLASS}: from all; {ANY_CLASS}: not told",
     )
-    add("--known", help="views given to the model, such as 0 or 0,2; default: --images, else none")
-    add("--images", nargs="+", metavar="PHOTO", help="a photograph of yours, without a pose")
+    add(
+        "--known",
+        help="views given to the model, of as many as it has: positions such as 0 or 0,2 or, of a "
+        "capture, names of photographs, around which the others are chosen; default: --images, "
+        "else none",
+    )
+    add("--images", metavar="PHOTO", help="a photograph of yours, without a pose")
+    add("more", nargs="*", help=argparse.SUPPRESS)  # --images *.jpg, which is told what to do
     where = parser.add_mutually_exclusive_group()
     captures.add_flags(where.add_argument, "your capture")
     where.add_argument("--path", choices=sample_views.PATHS, help="a made-up camera path")

@@ -2,7 +2,9 @@
 
 import argparse
 import dataclasses
+import difflib
 import pathlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,10 +14,11 @@ import numpy as np
 from lgs_jax.cli import captures
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import assemble, crops, pipeline
+from lgs_jax.data import assemble, crops, neighbours, normalize, overlap, pipeline
 from lgs_jax.data import images as image_lib
+from lgs_jax.data import views as view_lib
 from lgs_jax.data.cache import FrameCache
-from lgs_jax.data.example import Source
+from lgs_jax.data.example import Example, Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import scene_model
 
@@ -23,6 +26,8 @@ PATHS = ("orbit", "walk")
 SPLITS = ("eval", "train")
 FIELD_OF_VIEW_DEG = 60.0
 _ARC_DEG = 60.0
+# Of a photograph; less is hardly what was meant.
+_LEAST_SHARE = 1 / 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,36 +38,87 @@ class Views:
       cameras: [V].
       images: uint8 [H, W, 3] of the views that have one, by position.
       world_from_cameras: similarity [4, 4] from the frame of the cameras to the data's world.
+      names: of the photographs of a capture, by position; empty where there is no capture.
     """
 
     cameras: Cameras
     images: dict[int, np.ndarray]
     world_from_cameras: jax.Array
+    names: tuple[str, ...] = ()
 
     def known(self, text: str | None) -> list[int]:
-        """The positions of the known views, from "0,2"; None: the default."""
+        """The positions of the known views, from "0,2" or names; None: the default."""
         if text is None:  # a photograph without a pose is there to be shown
             return list(self.images) if len(self.images) == 1 else []
-        try:
-            chosen = sorted({int(part) for part in text.split(",") if part.strip()})
-        except ValueError as error:
-            raise ValueError(f"--known={text!r} must be positions such as 0,2") from error
+        numbers, names = split_known(text)
+        if names and not self.names:
+            raise ValueError(
+                f"--known={text!r} must be positions such as 0,2; names of photographs are for "
+                "captures"
+            )
+        chosen = {*numbers, *(self.names.index(found) for found in _find(names, self.names))}
         if chosen and not self.images:
             raise ValueError(
                 "--known needs photographs, of which this path has none; give --images, a capture "
                 "of yours, or --data-root"
             )
-        if outside := [i for i in chosen if not 0 <= i < len(self.cameras)]:
-            raise ValueError(
-                f"--known={text!r}: there is no view {outside[0]}; the views are 0 to "
-                f"{len(self.cameras) - 1}"
-            )
+        if outside := [i for i in numbers if not 0 <= i < len(self.cameras)]:
+            views = f"the views are 0 to {len(self.cameras) - 1}"
+            if self.names:
+                shown = ", ".join(f"{i} ({name})" for i, name in enumerate(self.names))
+                views = f"the model's views are {shown}; give these, or names of photographs"
+            raise ValueError(f"--known={text!r}: there is no view {outside[0]}; {views}")
         if blind := [i for i in chosen if i not in self.images]:
             raise ValueError(
                 f"--known={text!r}: view {blind[0]} has no photograph; --images stands at view "
                 f"{next(iter(self.images))}"
             )
-        return chosen
+        return sorted(chosen)
+
+    def remarks(self, known: Sequence[int], degrees_apart: np.ndarray | None) -> list[str]:
+        """What to say of the photographs of a capture: which, how far apart, whether shown.
+
+        Args:
+          known: positions of the views that the model is given.
+          degrees_apart: of the first and the last view of scenes that it knows [K], or None.
+        """
+        if not self.names:
+            return []
+        shown = (name + " (given)" * (i in known) for i, name in enumerate(self.names))
+        angle = neighbours.angles_deg(self.cameras.world_from_cam)[0, -1]
+        lines = [f"views: {', '.join(shown)}; {angle:.0f} degrees apart"]
+        if degrees_apart is not None and (far := neighbours.too_far(angle, degrees_apart)):
+            lines.append(f"warning: {far}")
+        if not known:
+            lines.append(
+                "the model is not shown these photographs, it only takes their cameras; --known=0 "
+                f"or --known={self.names[0]} shows it one"
+            )
+        return lines
+
+
+def split_known(text: str | None) -> tuple[list[int], list[str]]:
+    """The positions and the names of photographs in the text of --known."""
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    names = [part for part in parts if not part.removeprefix("-").isdigit()]
+    return [int(part) for part in parts if part not in names], names
+
+
+def _find(names: Sequence[str], photographs: Sequence[str]) -> list[str]:
+    """The photographs that are meant by names: whole ones, or their last part."""
+    found = []
+    for name in names:
+        fits = [each for each in photographs if name == each.rpartition("/")[2]]
+        fits = [name] if name in photographs else fits
+        if len(fits) != 1:
+            close = difflib.get_close_matches(name, photographs, n=1, cutoff=0.0)
+            what = f"names {len(fits)} photographs, {fits[0]} and others," if fits else "names none"
+            raise ValueError(
+                f"--known={name!r} {what} of the {len(photographs)} photographs of the capture; "
+                f"they are named like {close[0]}"
+            )
+        found += fits
+    return found
 
 
 def choose(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
@@ -84,19 +140,65 @@ def choose(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
 
 def _data_views(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
     """A scene of the model's own data, or of a capture."""
-    capture, scene = captures.settings(options), options.scene or 0
-    if options.data_root:
-        capture = {"root": options.data_root}
-    data = dataclasses.replace(model.data, **capture)
+    captures.check_at_hand(options, model.data)
+    capture = captures.settings(options)
+    fewest = {}
+    if _by_angle(options, model):  # of as many photographs as the model has views, or more
+        fewest = {"context_views": max(model.num_views - 1, 1), "target_views": 1, "scale": 1.0}
+        fewest |= {"gap_min": 1, "gap_max": None}
+    other = {"root": options.data_root} if options.data_root else capture and capture | fewest
+    data, scene = dataclasses.replace(model.data, **other), options.scene or 0
     source = pipeline.make_source(data, options.split or SPLITS[0])
     print(source.report.summary())
     if not 0 <= scene < len(source):
         raise ValueError(f"--scene={scene}: the scenes are 0 to {len(source) - 1}")
+    if other and len(source) > 1:
+        print(
+            f"scene {scene}: {source[scene].key}; --scene takes another of 0 to {len(source) - 1}"
+        )
+    if capture:
+        return _capture_views(options, model, source[scene], data)
     entry = _entry(source, data, scene, options.split)
     context = entry["context"]
     cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
     images = dict(enumerate(context["images"]))
     return Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
+
+
+def _by_angle(options: argparse.Namespace, model: scene_model.SceneModel) -> bool:
+    """Whether views of a capture are chosen by angle, or else as the model's data settings say."""
+    return model.paths is not None or bool(split_known(options.known)[1])
+
+
+def _capture_views(
+    options: argparse.Namespace,
+    model: scene_model.SceneModel,
+    example: Example,
+    data: DataSettings,
+) -> Views:
+    """Views of a capture, as far apart as the model knows them."""
+    if _by_angle(options, model):
+        named = _find(split_known(options.known)[1], example.frame_names)
+        taken = sorted({example.frame_names.index(name) for name in named})
+        degrees = neighbours.usual_deg(model.degrees_apart)
+        frames = neighbours.choose(example.world_from_cam, model.num_views, degrees, taken)
+    else:
+        seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
+        frames, _ = view_lib.choose_views(example.centers, data.plan, None, seen)
+    height, width = model.image_size
+    poses, images, intrinsics = example.world_from_cam[frames], {}, []
+    for i, frame in enumerate(frames.tolist()):
+        box = crops.centre_box(tuple(example.sizes[frame].tolist()), width / height)
+        images[i] = crops.crop_resize(np.asarray(example.images[frame]), box, height, width)
+        intrinsics.append(
+            crops.crop_resize_intrinsics(example.intrinsics[frame], box, height, width)
+        )
+    unit = normalize.scene_unit(example.centers, frames, model.data.scale)
+    to_world = normalize.world_from_scene(poses, model.data.reference, unit)
+    local = normalize.to_scene(poses, to_world)
+    cameras = Cameras(jnp.asarray(local, jnp.float32), jnp.asarray(intrinsics, jnp.float32))
+    names = tuple(example.frame_names[frame] for frame in frames)
+    return Views(cameras, images, jnp.asarray(to_world, jnp.float32), names)
 
 
 def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> Cameras:
@@ -118,7 +220,7 @@ def _entry(source: Source, data: DataSettings, scene: int, split: str | None) ->
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:
     """One photograph as the reference view of a path of the model or its data, or a made-up one."""
-    path = str(pathlib.Path(options.images[0]).expanduser())
+    path = str(pathlib.Path(options.images).expanduser())
     pixels = image_lib.read_photograph(path)
     own = None
     if not options.path:
@@ -127,6 +229,8 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> V
     fov_deg, origin = options.fov_deg, "--fov-deg"
     height, width = model.image_size
     box = crops.centre_box(pixels.shape[:2], width / height)
+    if warning := _little_to_see(pixels.shape[:2], box, model.image_size):
+        print(f"warning: {path} {warning}")
     if fov_deg is None and (focal := image_lib.exif_focal_length(path)) is not None:
         fov_deg, origin = np.rad2deg(2 * np.arctan((box[2] - box[0]) / 2 / focal)), "its EXIF data"
     if fov_deg is None and own is not None:
@@ -140,6 +244,20 @@ def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> V
         cameras = dataclasses.replace(cameras, world_from_cam=own.world_from_cam)
     shown = crops.crop_resize(pixels, box, height, width)
     return Views(cameras, {model.task.reference: shown}, jnp.eye(4))
+
+
+def _little_to_see(
+    size: tuple[int, int], box: tuple[float, ...], image_size: tuple[int, int]
+) -> str:
+    """What is odd about a photograph (H, W) that is cropped to a box; empty if nothing is."""
+    found = f"has {size[1]} x {size[0]} pixels"
+    share = (box[2] - box[0]) * (box[3] - box[1]) / (size[0] * size[1])
+    if share < _LEAST_SHARE:
+        return f"{found}, of which the model sees the middle {share:.0%}; crop it to what matters"
+    if box[3] - box[1] < image_size[0]:
+        height, width = image_size
+        return f"{found}, fewer than the {width} x {height} that the model sees; it is enlarged"
+    return ""
 
 
 def default_path(model: scene_model.SceneModel) -> Cameras:

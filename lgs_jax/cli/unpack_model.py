@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         return reporting.fail(error)
     print(f"autoencoder: {vae}\ndenoiser:    {diffusion}")
+    print(f"sample with python -m lgs_jax sample --model={diffusion}")
     return 0
 
 

@@ -13,13 +13,14 @@ scenes from a model: other seeds, steps, guidance, classes.
 
 import argparse
 import pathlib
-import webbrowser
 
 import jax
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.cli import reporting, sample, sample_views
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.data import report
 from lgs_jax.inference import pretrained, splat_views
 from lgs_jax.inference.export import formats
 from lgs_jax.inference.viewer import camera_file, html, live
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> None:
     """Reads the scenes and cameras and shows them."""
     _check(options)
-    target = options.html and pathlib.Path(options.html).expanduser()
+    target = options.html and files.local(options.html, "--html")
     if target and target.exists() and not options.overwrite:
         raise FileExistsError(f"{target} exists; choose another name, or --overwrite")
     paths = [pathlib.Path(scene).expanduser() for scene in options.scenes]
@@ -58,6 +59,8 @@ def run(options: argparse.Namespace) -> None:
         sampling, viewpoints = _sampling(options, viewpoints)
         if not scenes:
             scenes = {str(sampling.first): sampling.draw(sampling.first)}
+    if viewpoints is None:
+        print(camera_file.MADE_UP)
     up = splat_views.UPS[options.up] if options.up else None
     if target:
         known = viewpoints and (viewpoints.cameras, viewpoints.sizes)
@@ -69,7 +72,8 @@ def run(options: argparse.Namespace) -> None:
             background=options.background or 0.0,
             up=up,
         )
-        print(f"{target}: {len(scenes)} scenes, {target.stat().st_size / 1e6:.1f} MB")
+        count = report.counted(len(scenes), "scene")
+        print(f"{target}: {count}, {target.stat().st_size / 1e6:.1f} MB")
         address = target.resolve().as_uri()
     else:
         host, port = options.host or "127.0.0.1", options.port or _PORT
@@ -77,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
         address = f"http://{host}:{server.get_port()}"
         print(f"{address} (Ctrl-C ends)", flush=True)
     if options.open:
-        webbrowser.open(address)
+        html.open_in_browser(address)
     if not target:
         try:
             server.sleep_forever()
@@ -168,7 +172,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--model", help="draw further scenes from it: as for `python -m lgs_jax sample`")
     add("--autoencoder", help="where the model's autoencoder lies now; default: as the run says")
     add("--transforms", help="cameras to look from: a transforms.json, or its folder")
-    add("--up", choices=splat_views.UPS, help="default: up of the cameras, else -y; write --up=-y")
+    add("--up", choices=splat_views.UPS, help="as --up=-z; default: up of the cameras, else -y")
     add("--background", type=float, help="grey behind the splats, 0 to 1; default: 0; for --html")
     add("--host", help="address of the live viewer; default: 127.0.0.1, this machine alone")
     add("--port", type=int, help=f"of the live viewer, or the next free one; default: {_PORT}")

@@ -60,8 +60,10 @@ class Cameras:
         """Returns itself if the shapes fit.
 
         Raises:
-          ValueError: if a shape is wrong; values are not looked at, so it works under `jit`.
+          ValueError: if one of them is no array, or a shape is wrong; values are not looked at, so
+            it works under `jit`.
         """
+        indexing.check_arrays(self)
         poses, intrinsics = jnp.shape(self.world_from_cam), jnp.shape(self.intrinsics)
         if poses[-2:] != (4, 4) or intrinsics[-1:] != (4,) or poses[:-2] != intrinsics[:-1]:
             raise ValueError(

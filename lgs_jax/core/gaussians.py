@@ -70,8 +70,15 @@ class Gaussians:
         """Returns itself if the shapes fit.
 
         Raises:
-          ValueError: if a shape is wrong; values are not looked at, so it works under `jit`.
+          ValueError: if one of them is no array of floating-point numbers, or a shape is wrong;
+            values are not looked at, so it works under `jit`.
         """
+        for name, dtype in indexing.check_arrays(self).items():
+            if not jnp.issubdtype(dtype, jnp.floating):
+                raise ValueError(
+                    f"Gaussians.{name} must be floating-point numbers, got {dtype}; convert them "
+                    "(colours of 0 to 255: divide by 255)"
+                )
         lead = jnp.shape(self.opacities)
         expected = {"means": (*lead, 3), "quats": (*lead, 4), "scales": (*lead, 3)}
         for name, shape in expected.items():

@@ -1,9 +1,10 @@
-"""Indexing of pytrees whose arrays share leading dimensions, as NumPy would index them.
+"""Indexing of dataclasses whose arrays share leading dimensions, as NumPy would index them.
 
 JAX takes the nearest element where a number is out of range, so what Python expects of a sequence
 (`for`, `list`, an error at a wrong number) has to be said.
 """
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -38,6 +39,22 @@ def each(tree: Tree, shape: tuple[int, ...]) -> Iterator[Tree]:
       IndexError: if there is none.
     """
     return (take(tree, index, shape) for index in range(_count(tree, shape)))
+
+
+def check_arrays(tree: Any) -> dict[str, np.dtype]:
+    """The types of a dataclass's arrays, by field.
+
+    Raises:
+      ValueError: if a field is no array, such as a list.
+    """
+    values = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
+    for name, value in values.items():
+        if not isinstance(value, jax.Array | np.ndarray):
+            raise ValueError(
+                f"{type(tree).__name__}.{name} must be an array of NumPy or JAX, got "
+                f"{type(value).__name__}; give numpy.asarray(..., numpy.float32)"
+            )
+    return {name: value.dtype for name, value in values.items()}
 
 
 def _count(tree: Any, shape: tuple[int, ...]) -> int:

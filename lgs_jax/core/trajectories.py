@@ -73,17 +73,10 @@ def orbit(cameras: Cameras, num_frames: int, focus: Array | None = None) -> Came
     """
     _check(cameras, num_frames)
     focus = focus_point(cameras) if focus is None else jnp.asarray(focus)
-    up = _vertical(cameras)
-    offsets = cameras.centers - focus
-    heights = offsets @ up
-    flat = offsets - heights[:, None] * up
-    ahead = _mean_direction(flat)
-    ahead = ahead - (ahead @ up) * up
-    ahead = ahead / jnp.linalg.norm(ahead)
-    side = jnp.cross(up, ahead)
+    up, ahead, side = axes = _turn_axes(cameras, focus)
+    flat, heights = _split(cameras.centers - focus, up)
     radius = jnp.mean(jnp.linalg.norm(flat, axis=-1))
-
-    middle, half = _covered_arc(jnp.arctan2(flat @ side, flat @ ahead))
+    middle, half = _covered_arc(flat, axes)
     phase = jnp.asarray(np.arange(num_frames) * (2 * math.pi / num_frames), radius.dtype)
     full = half > math.pi / 2
     half = jnp.maximum(half, _MIN_HALF_ANGLE)
@@ -93,6 +86,14 @@ def orbit(cameras: Cameras, num_frames: int, focus: Array | None = None) -> Came
     centers = focus + radius * around + (jnp.mean(heights) + rise)[:, None] * up
     poses = cameras_lib.look_at(centers, focus, up)
     return Cameras(poses, jnp.broadcast_to(jnp.mean(cameras.intrinsics, 0), (num_frames, 4)))
+
+
+def orbit_degrees(cameras: Cameras, focus: Array | None = None) -> float:
+    """How far `orbit` goes around: 360 for a full circle, else the angle over which it sways."""
+    focus = focus_point(cameras) if focus is None else jnp.asarray(focus)
+    axes = _turn_axes(cameras, focus)
+    half = float(_covered_arc(_split(cameras.centers - focus, axes[0])[0], axes)[1])
+    return 360.0 if half > math.pi / 2 else math.degrees(2 * max(half, _MIN_HALF_ANGLE))
 
 
 @functools.partial(jax.jit, static_argnames="num_frames")
@@ -201,8 +202,25 @@ def _vertical(cameras: Cameras) -> Array:
     return upright / jnp.linalg.norm(upright)
 
 
-def _covered_arc(angles: Array) -> tuple[Array, Array]:
-    """Middle and half width of the shortest arc that holds all angles [F], in radians."""
+def _split(offsets: Array, up: Array) -> tuple[Array, Array]:
+    """The parts of offsets [F, 3] that are level [F, 3], and their heights [F]."""
+    heights = offsets @ up
+    return offsets - heights[:, None] * up, heights
+
+
+def _turn_axes(cameras: Cameras, focus: Array) -> tuple[Array, Array, Array]:
+    """Up, towards the cameras and to the side: the axes [3] of turning around a point [3]."""
+    up = _vertical(cameras)
+    ahead = _mean_direction(_split(cameras.centers - focus, up)[0])
+    ahead = ahead - (ahead @ up) * up
+    ahead = ahead / jnp.linalg.norm(ahead)
+    return up, ahead, jnp.cross(up, ahead)
+
+
+def _covered_arc(flat: Array, axes: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+    """Middle and half width (radians) of the shortest arc that holds all level offsets [F, 3]."""
+    _, ahead, side = axes
+    angles = jnp.arctan2(flat @ side, flat @ ahead)
     ordered = jnp.sort(angles)
     gaps = jnp.roll(ordered, -1) - ordered
     gaps = gaps.at[-1].add(2 * math.pi)

@@ -249,6 +249,9 @@ def read_photograph(path: str) -> np.ndarray:
       DataError: naming the file, if it is missing or broken.
     """
     options = ReadOptions(exif="apply")
+    if not Path(path).is_file():
+        found = "is a folder" if Path(path).is_dir() else "is not there"
+        raise DataError(f"the photograph {path} {found}; give the path of one image file")
     try:
         with Image.open(path) as image:
             orientation = _orientation(image, path, options.exif, None)

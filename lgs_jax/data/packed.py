@@ -18,13 +18,14 @@ import hashlib
 import io
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 
+from lgs_jax import files as file_lib
 from lgs_jax import settings
 from lgs_jax.data import images, normalize, places
 from lgs_jax.data.example import Example
@@ -156,6 +157,19 @@ def read_manifest(folder: epath.Path) -> Manifest | None:
             f"{path} is no manifest of packed data ({error}); prepare them again into another "
             "folder"
         ) from error
+
+
+def write_manifest(folder: epath.Path, manifest: Manifest) -> None:
+    """Writes the manifest of a folder, in the place of the one that is there."""
+    file_lib.write_json(folder / MANIFEST, dataclasses.asdict(manifest))
+
+
+def remove(folder: epath.Path, numbers: Iterable[int]) -> None:
+    """Removes the shards of these numbers, and last the manifest that says what they are of."""
+    for number in numbers:
+        for suffix in (".json", ".array_record"):
+            (folder / f"{shard_name(number)}{suffix}").unlink()
+    (folder / MANIFEST).unlink()
 
 
 def read_shard(folder: epath.Path, number: int) -> Shard | None:

@@ -4,8 +4,10 @@ Everything goes through `etils.epath`, as the checkpoints do; a place on disk be
 `pathlib.Path`.
 """
 
+import contextlib
 import os
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -17,6 +19,8 @@ from lgs_jax.data.report import DataError
 CACHE_VARIABLE = "LGS_JAX_DATA_CACHE"
 # Object stores, and the extra of this package that reads them.
 STORES = {"gs": "gcs", "s3": "s3"}
+# In a folder that a process claims, see `locked`; it stays there, empty.
+LOCK = ".lock"
 
 
 def place(root: str | os.PathLike) -> epath.Path:
@@ -50,6 +54,34 @@ def cache() -> Path:
 def is_remote(path: str) -> bool:
     """Whether it lies in an object store."""
     return "://" in path
+
+
+@contextlib.contextmanager
+def locked(folder: epath.Path) -> Iterator[None]:
+    """Claims a folder for the block; a killed process lets go of it.
+
+    Object stores, and systems other than Unix, have no such lock: nothing is claimed there.
+
+    Raises:
+      DataError: if another process has claimed it.
+    """
+    if is_remote(str(folder)) or os.name != "posix":
+        yield
+        return
+    import fcntl  # absent elsewhere
+
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another process is writing to {folder}; wait for it, stop it, or choose another "
+                "folder"
+            ) from error
+        yield
+    finally:
+        os.close(lock)
 
 
 def child(folder: epath.Path, relative: str) -> epath.Path:

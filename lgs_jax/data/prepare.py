@@ -10,13 +10,9 @@ import dataclasses
 import functools
 import hashlib
 import io
-import multiprocessing
 import os
-import signal
-import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent import futures
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,7 +20,7 @@ from etils import epath
 from PIL import Image
 
 from lgs_jax import files
-from lgs_jax.data import crops, images, packed, places, progress, scan
+from lgs_jax.data import crops, images, packed, places, progress, scan, workers
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import POLICIES, DataError, Finding, Report
 from lgs_jax.data.split import subset
@@ -140,9 +136,12 @@ def prepare(
     *,
     scenes_per_shard: int = 64,
     num_workers: int = 1,
+    retry: bool = False,
     say: Callable[[str], None] = print,
 ) -> Report:
     """Writes everything that the folder lacks; whole shards of an earlier attempt are kept.
+
+    Where no scene can be used, nothing stays.
 
     Args:
       folder: where to write; may be in an object store.
@@ -150,35 +149,53 @@ def prepare(
       options: what is kept of them.
       scenes_per_shard: scenes of the source to a file.
       num_workers: processes; 0: this one.
+      retry: write those shards anew that left something out.
       say: told of the progress.
 
     Returns:
       what was kept and what was left out, of the whole folder.
 
     Raises:
-      DataError: if the folder holds something else, no scene is left, or at the first fault where
-        `on_bad` is "error".
+      DataError: if the folder holds something else, another preparation writes to it, no scene is
+        left, or at the first fault where `on_bad` is "error".
     """
     if scenes_per_shard < 1 or num_workers < 0:
         raise ValueError(f"{scenes_per_shard=} must be at least 1 and {num_workers=} at least 0")
     place = places.place(folder)
-    manifest = _begin(place, _describe(supplier, options, scenes_per_shard))
-    done = _finished(place, manifest)
-    source = _sources(manifest, supplier.name, len(done))
-    if done:
-        say(
-            f"{place}: {len(done)} of {manifest.num_shards} shards are there and whole, of the "
-            f"earlier preparation from {manifest.source}; for them {supplier.name} is not looked "
-            "at. To prepare scenes anew, delete the shard_<n>.json that list them"
+    _make_folder(place)
+    with places.locked(place):
+        manifest = _begin(place, _describe(supplier, options, scenes_per_shard))
+        kept = _finished(place, manifest)
+        if retry:
+            kept = {number: shard for number, shard in kept.items() if not shard.findings}
+        source = _sources(manifest, supplier.name, len(kept))
+        if kept:
+            say(_about(place, manifest, supplier.name, kept))
+        done = dict(kept)
+        missing = [number for number in range(manifest.num_shards) if number not in done]
+        before = sum(shard.scenes_found for shard in done.values())
+        counter = progress.Progress(manifest.num_keys, "scenes", say, done=before)
+        write = functools.partial(
+            _write_shard, os.fspath(place), supplier, options, scenes_per_shard
         )
-    missing = [number for number in range(manifest.num_shards) if number not in done]
-    before = sum(shard.scenes_found for shard in done.values())
-    counter = progress.Progress(manifest.num_keys, "scenes", say, done=before)
-    write = functools.partial(_write_shard, os.fspath(place), supplier, options, scenes_per_shard)
-    for number, shard in _map(write, missing, num_workers):
-        done[number] = shard
-        counter.add(shard.scenes_found)
-    return _finish(place, manifest, source, done)
+        for number, shard in workers.run(write, missing, num_workers):
+            done[number] = shard
+            counter.add(shard.scenes_found)
+        return _finish(place, manifest, source, done)
+
+
+def _about(
+    place: epath.Path, manifest: packed.Manifest, today: str, kept: dict[int, packed.Shard]
+) -> str:
+    """What is kept of an earlier preparation, and how to have it looked at again."""
+    source = "" if manifest.source == today else f", from {manifest.source},"
+    text = (
+        f"{place}: {len(kept)} of {manifest.num_shards} shards were prepared before{source} and "
+        "are kept; their scenes are not looked at again"
+    )
+    if any(shard.findings for shard in kept.values()):
+        text += ". What they left out stays left out; once it is repaired, add --retry"
+    return text
 
 
 def _describe(supplier: Supplier, options: Options, scenes_per_shard: int) -> packed.Manifest:
@@ -195,17 +212,22 @@ def _describe(supplier: Supplier, options: Options, scenes_per_shard: int) -> pa
     )
 
 
+def _make_folder(folder: epath.Path) -> None:
+    """Makes sure that the folder is there and holds packed data or nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {path.name for path in folder.iterdir()}
+    if packed.MANIFEST not in names and (strangers := names - {places.LOCK}):
+        raise DataError(
+            f"{folder} is not empty (it holds {min(strangers)!r}) and has no manifest; choose "
+            "another folder"
+        )
+
+
 def _begin(folder: epath.Path, wanted: packed.Manifest) -> packed.Manifest:
     """The folder's manifest, written if there is none yet."""
-    found = packed.read_manifest(folder) if folder.exists() else None
+    found = packed.read_manifest(folder)
     if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if strangers := sorted(path.name for path in folder.iterdir()):
-            raise DataError(
-                f"{folder} is not empty (it holds {strangers[0]!r}) and has no manifest; choose "
-                "another folder"
-            )
-        files.write_json(folder / packed.MANIFEST, dataclasses.asdict(wanted))
+        packed.write_manifest(folder, wanted)
         return wanted
     if different := found.differences(wanted):
         raise DataError(
@@ -228,33 +250,6 @@ def _sources(manifest: packed.Manifest, today: str, kept: int) -> str:
         return today
     rest = f", and {today} in other shards" if kept < manifest.num_shards else ""
     return manifest.source + rest
-
-
-def _map(
-    write: Callable[[int], packed.Shard], numbers: Sequence[int], num_workers: int
-) -> Iterator[tuple[int, packed.Shard]]:
-    """Numbers and results as they come; in this process without workers."""
-    if not num_workers:
-        yield from ((number, write(number)) for number in numbers)
-        return
-    # Not forked: threads of the parent may hold locks.
-    context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(
-        num_workers, mp_context=context, initializer=_stop_quietly
-    ) as pool:
-        pending = {pool.submit(write, number): number for number in numbers}
-        try:
-            for task in futures.as_completed(pending):
-                yield pending[task], task.result()
-        except SystemExit:  # of a worker that Ctrl-C reached before this process
-            raise KeyboardInterrupt from None
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _stop_quietly() -> None:
-    """In a worker: Ctrl-C, which a terminal sends to all processes, ends it without a traceback."""
-    signal.signal(signal.SIGINT, lambda *_: sys.exit(130))
 
 
 def _write_shard(
@@ -381,7 +376,11 @@ def _finish(
         report.frames_kept += sum(entry.frames for entry in shard.scenes)
         report.findings += shard.findings
     if not report.scenes_kept:
-        raise DataError(f"no usable scene is left.\n{report.summary()}\nfix the data")
+        packed.remove(folder, shards)
+        raise DataError(
+            f"no usable scene is left.\n{report.summary()}\nFix the data and run it again; nothing "
+            f"was kept in {folder}"
+        )
     totals: dict[str, Any] = dataclasses.asdict(report)
     del totals["source"], totals["findings"]
     totals |= {"bad_scenes": len(report.bad_scenes), "bad_frames": len(report.bad_frames)}
@@ -393,5 +392,5 @@ def _finish(
         totals=totals,
     )
     if finished != manifest:
-        files.write_json(folder / packed.MANIFEST, dataclasses.asdict(finished))
+        packed.write_manifest(folder, finished)
     return report

@@ -10,6 +10,11 @@ class DataError(ValueError):
     """A fault in the data: names the file, what was found, what was expected and what to do."""
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 scene`, `2 scenes`: a number of what the noun says, which takes an s."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Finding:
     """One scene or frame that was left out.
@@ -66,11 +71,14 @@ class Report:
             f"{self.frames_kept} of {self.frames_found} frames"
         ]
         if self.frames_listed:
-            lines.append(f"left out as listed in drop_frames: {self.frames_listed} frames")
+            lines.append(
+                f"left out as listed in drop_frames: {counted(self.frames_listed, 'frame')}"
+            )
         ordered = self.bad_scenes + self.bad_frames
         if ordered:
+            scenes, frames = len(self.bad_scenes), len(self.bad_frames)
             lines.append(
-                f"left out as bad: {len(self.bad_scenes)} scenes and {len(self.bad_frames)} frames"
+                f"left out as bad: {counted(scenes, 'scene')} and {counted(frames, 'frame')}"
             )
         lines += [f"  {finding}" for finding in ordered[:limit]]
         if len(ordered) > limit:

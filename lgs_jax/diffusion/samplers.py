@@ -211,8 +211,13 @@ def scene_keys(key: Array, count: int) -> Array:
     """One key per scene [count]: fold_in(key, i); an array of keys [count] is returned as it is.
 
     Raises:
-      ValueError: for keys of any other shape.
+      ValueError: for something else than a typed key, or keys of any other shape.
     """
+    if not (isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)):
+        raise ValueError(
+            "key must be a typed key, as jax.random.key(0) makes and jax.random.PRNGKey(0) does "
+            f"not; got {getattr(key, 'dtype', type(key).__name__)}"
+        )
     if key.shape == ():
         return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(count))
     if key.shape != (count,):

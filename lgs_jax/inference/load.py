@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from lgs_jax import files, settings
-from lgs_jax.data import pipeline
+from lgs_jax.data import pipeline, report
 from lgs_jax.data.example import Source
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
@@ -41,6 +41,17 @@ class SavedAutoencoder:
     step: int
     config: Mapping[str, Any]
     plain: FrozenAutoencoder
+
+    @property
+    def unfinished(self) -> str | None:
+        """A warning if its run has more steps to go; None if not, or if that is not known."""
+        planned = self.config.get("training", {}).get("num_steps", self.step)
+        if self.step >= planned:
+            return None
+        return (
+            f"warning: the autoencoder {self.folder} has been trained for {self.step} of {planned} "
+            "steps; if it goes on, what is trained on its latents of now has to start again"
+        )
 
     def data_settings(self, root: str | None = None) -> pipeline.DataSettings:
         """The data that it was trained on; `root` says where that lies now, if elsewhere."""
@@ -167,12 +178,13 @@ def ensure_stats(
     path = saved.folder / STATS_FILE
     stats = read_stats(saved.folder)
     if stats is not None and stats.step == saved.step and not again:
-        say(f"latent statistics: {path}, step {stats.step}, {stats.num_scenes} scenes")
+        scenes = report.counted(stats.num_scenes, "scene")
+        say(f"latent statistics: {path}, step {stats.step}, {scenes}")
         return stats
     num_scenes = min(num_scenes, len(source))
     if stats is not None and stats.step != saved.step:
         say(f"{path} is of step {stats.step}, the autoencoder of step {saved.step}")
-    say(f"computing latent statistics over {num_scenes} training scenes")
+    say(f"computing latent statistics over {report.counted(num_scenes, 'training scene')}")
     began = time.monotonic()
     mean, std = _moments(saved.plain, _batches(source, data, num_scenes)).result()
     stats = LatentStats(step=saved.step, num_scenes=num_scenes, mean=mean, std=std)
@@ -234,6 +246,8 @@ def frozen_parts(
     representation_size(config)  # before statistics take their time
     saved = open_autoencoder(name)
     saved.plain.check_data(data)
+    if saved.unfinished:
+        print(saved.unfinished, flush=True)
     stats = ensure_stats(saved, source, data)
     record = {
         "autoencoder": os.fspath(workdir.as_path(name)),

@@ -44,7 +44,9 @@ _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
 _KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats", "representations")
 # Stands for places on the machine that trained; files beside the data are not asked for again.
-_ELSEWHERE = {"root": "(give --data-root)", "drop_frames": "", "view_index": ""}
+# The root of data that do not come with the file.
+ELSEWHERE = "(give --data-root)"
+_ELSEWHERE = {"root": ELSEWHERE, "drop_frames": "", "view_index": ""}
 
 
 @dataclasses.dataclass(frozen=True)

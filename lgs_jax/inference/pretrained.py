@@ -6,7 +6,8 @@ import os
 import pathlib
 
 from lgs_jax.inference import model_file
-from lgs_jax.training import checkpoint
+from lgs_jax.inference.export import formats
+from lgs_jax.training import checkpoint, workdir
 
 _FOLDER = pathlib.Path(str(importlib.resources.files("lgs_jax"))) / "pretrained"
 # Classes that one recognises in what a model draws from nothing, as the limits in its card say;
@@ -26,19 +27,36 @@ def find(path: str | os.PathLike) -> str | os.PathLike:
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if it is one word that names neither a model of
-        the package nor a file or folder.
+        the package nor a file or folder, or it is another kind of file, or a folder of runs.
     """
     if is_name(path):
         return _FOLDER / f"{path}{model_file.SUFFIX}"
     word = str(path)
     if pathlib.PurePath(word).name == word and not pathlib.Path(word).exists():
         close = difflib.get_close_matches(word, names(), n=1)
-        guess = f"did you mean {close[0]!r}? " if close else ""
+        guess = f" (did you mean {close[0]!r}?)" if close else ""
         raise checkpoint.CheckpointError(
-            f"{word} is no file or folder here, and no model of the package; {guess}The package "
+            f"{word} is no file or folder here, and no model of the package{guess}, which "
             f"has {', '.join(names())}; give one of these, or the path of a model or run"
         )
+    _check(pathlib.Path(word).expanduser())
     return path
+
+
+def _check(path: pathlib.Path) -> None:
+    """Refuses files and folders that are plainly something else than a model."""
+    if path.is_file() and path.suffix != model_file.SUFFIX:
+        reader = "; a file of splats is read by lgs_jax.inference.export.formats.load"
+        raise checkpoint.CheckpointError(
+            f"{path} is no model: expected a file that pack-model has written, ending in "
+            f"{model_file.SUFFIX}, or the folder of a run"
+            + (reader if path.suffix.lower() in formats.FORMATS else "")
+        )
+    runs = [found.parent for found in sorted(path.glob(f"*/{workdir.CHECKPOINTS}"))]
+    if runs and not (path / workdir.CHECKPOINTS).is_dir():
+        raise checkpoint.CheckpointError(
+            f"{path} is no run but a folder of runs; give one of {', '.join(map(str, runs))}"
+        )
 
 
 def is_name(path: str | os.PathLike) -> bool:

@@ -3,11 +3,12 @@
 Letters: S samples, V views of the latents, K frames of a video.
 """
 
+import contextlib
 import functools
 import pathlib
 import re
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -25,6 +26,8 @@ VIDEO_FRAMES = 48
 VIDEO_SIDE = 192
 # Files that come and go with the number of samples, and of photographs that they were given.
 _OF_SAMPLES = re.compile(r"sample_\d+\.ply|turntable_\d+\.mp4|spread\.png|input_\d+\.png")
+# Lies in a folder while samples are written to it.
+_LOCK = ".writing"
 # The standard deviation that has the last colour of `spread`, of colours in [0, 1].
 _MOST_SPREAD = 0.25
 
@@ -48,6 +51,32 @@ def check_folder(folder: pathlib.Path, *, overwrite: bool) -> None:
         raise OSError(
             f"the folder {folder} cannot be written ({error.strerror}); choose another --output"
         ) from error
+
+
+@contextlib.contextmanager
+def claimed(folder: pathlib.Path, *, overwrite: bool) -> Iterator[None]:
+    """Makes a folder, to which no other command writes samples during the block.
+
+    Raises:
+      FileExistsError: if another one does, or has since `check_folder`.
+    """
+    again = "nothing was written; with another --output the same seed draws the same samples"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder / _LOCK
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"another command writes to {folder} (if none does, remove {lock}); {again}"
+        ) from error
+    try:
+        if not overwrite and list(folder.iterdir()) != [lock]:
+            raise FileExistsError(
+                f"{folder} is not empty any more, another command has written to it; {again}"
+            )
+        yield
+    finally:
+        lock.unlink()
 
 
 def remove_others(
@@ -76,6 +105,7 @@ def make(
     *,
     image_size: tuple[int, int],
     known: Sequence[np.ndarray] = (),
+    titles: Sequence[str] | None = None,
     video_frames: int = VIDEO_FRAMES,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Pictures and videos of samples [S], by file name; see `visuals.write_visuals`.
@@ -85,14 +115,15 @@ def make(
       cameras: of the latents [V], for images of `image_size`.
       image_size: H, W.
       known: photographs uint8 [H, W, 3] that the samples were given, shown above them.
+      titles: of the samples, in the pictures; None: their numbers. See `titles_of`.
       video_frames: K.
 
     Returns:
       What to write: `sample_<i>` (the splats), `turntable_<i>` (around what the cameras look at,
       smooth, at least `VIDEO_SIDE` pixels a side), `grid` and `depth` (a row per sample, a column
-      per view), `contact_sheet` (one picture of each sample) and, for two samples or more, `spread`
-      (per pixel of each view, the standard deviation over the samples: dark is sure). And the
-      samples as seen from the cameras, float [S, V, H, W, 3].
+      per view), `contact_sheet` (one picture of each sample, titled) and, for two samples or more,
+      `spread` (per pixel of each view, the standard deviation over the samples: dark is
+      sure). And the samples as seen from the cameras, float [S, V, H, W, 3].
     """
     draw = jax.jit(functools.partial(render, height=image_size[0], width=image_size[1]))
     pictures, depths, seen, visuals = [], [], [], {}
@@ -105,11 +136,12 @@ def make(
         visuals[f"turntable_{i}"] = _turntable(scenes[i], cameras, image_size, video_frames)
     shown = np.stack(pictures)
     rows = [list(known)] if len(known) else []
-    titles = (["given"] if rows else []) + _titles(len(shown))
+    titles = titles_of([""] * len(shown)) if titles is None else list(titles)
+    row_titles = (["given"] if rows else []) + titles
     rows += [list(panels.to_uint8(row)) for row in shown]
-    visuals["grid"] = panels.grid(rows, row_titles=titles)
-    visuals["depth"] = _depth_sheet(np.stack(depths), np.stack(seen))
-    visuals["contact_sheet"] = contact_sheet(list(panels.to_uint8(shown[:, 0])))
+    visuals["grid"] = panels.grid(rows, row_titles=row_titles)
+    visuals["depth"] = _depth_sheet(np.stack(depths), np.stack(seen), titles)
+    visuals["contact_sheet"] = contact_sheet(list(panels.to_uint8(shown[:, 0])), titles)
     if len(shown) > 1:
         visuals["spread"] = _spread_sheet(shown)
     return visuals, shown
@@ -125,10 +157,10 @@ def _turntable(
     return scene_video.draw(scene, path, size, blur=factor, say=lambda _: None)
 
 
-def _depth_sheet(depths: np.ndarray, seen: np.ndarray) -> np.ndarray:
+def _depth_sheet(depths: np.ndarray, seen: np.ndarray, titles: Sequence[str]) -> np.ndarray:
     """Depths [S, V, H, W] in the colours of one range; black where little is `seen`."""
     colours, _, _ = panels.colorize_depth(depths, seen)
-    rows = panels.grid(list(map(list, colours)), row_titles=_titles(len(depths)))
+    rows = panels.grid(list(map(list, colours)), row_titles=titles)
     return panels.grid([[rows], [panels.color_scale("far", "near")]])
 
 
@@ -141,8 +173,9 @@ def _spread_sheet(shown: np.ndarray) -> np.ndarray:
     return panels.grid([[views], [scale]], column_titles=[title])
 
 
-def _titles(count: int) -> list[str]:
-    return [f"sample {i}" for i in range(count)]
+def titles_of(classes: Sequence[str]) -> list[str]:
+    """Titles of samples, with the name of the class of each where that is not empty."""
+    return [f"sample {i}" + (name and f": {name}") for i, name in enumerate(classes)]
 
 
 def scores(
@@ -171,7 +204,9 @@ def scores(
     return result
 
 
-def contact_sheet(pictures: list[np.ndarray]) -> np.ndarray:
-    """Pictures uint8 [h, w, 3] in a block about as wide as high."""
-    columns = int(np.ceil(np.sqrt(len(pictures))))
-    return panels.grid([pictures[i : i + columns] for i in range(0, len(pictures), columns)])
+def contact_sheet(pictures: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
+    """Pictures uint8 [h, w, 3] below their titles, in a block about as wide as high."""
+    short = [title.removeprefix("sample ") for title in titles]
+    cells = [panels.grid([[p]], [title], padding=0) for p, title in zip(pictures, short)]
+    columns = int(np.ceil(np.sqrt(len(cells))))
+    return panels.grid([cells[i : i + columns] for i in range(0, len(cells), columns)])

@@ -21,7 +21,7 @@ import numpy as np
 
 from lgs_jax import settings, tasks
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import crops, normalize
+from lgs_jax.data import crops, neighbours, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
 from lgs_jax.inference import load as load_lib
@@ -130,6 +130,14 @@ class SceneModel:
     def num_views(self) -> int:
         """V that the model was trained for."""
         return self.frozen.num_views
+
+    @property
+    def degrees_apart(self) -> np.ndarray | None:
+        """Angles [K] between the first and the last view of `paths`, as in training; or None."""
+        if self.paths is None:
+            return None
+        ends = np.asarray(self.paths.world_from_cam)[:, [0, -1]]
+        return np.array([neighbours.angles_deg(pair)[0, 1] for pair in ends])
 
     def encode(self, images: Any, cameras: Cameras) -> Array:
         """Latents [V, h, w, c] of posed images.
@@ -306,10 +314,11 @@ class SceneModel:
         self, class_label: Any, guidance_scale: float, num_samples: int
     ) -> list[int]:
         """The class labels [S] as the network takes them."""
-        if num_samples < 1:
-            raise ValueError(f"{num_samples=} must be at least 1")
-        if not 0 <= guidance_scale < math.inf:
-            raise ValueError(f"{guidance_scale=} must be finite and not negative")
+        if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+            raise ValueError(f"{num_samples=} must be a whole number, at least 1")
+        scale = np.asarray(guidance_scale)
+        if scale.shape or scale.dtype.kind not in "iuf" or not 0 <= scale < math.inf:
+            raise ValueError(f"{guidance_scale=} must be a number, finite and not negative")
         if class_label is None or isinstance(class_label, int | str | np.integer):
             return [self._label(class_label)] * num_samples
         if len(class_label) != num_samples:

@@ -36,6 +36,17 @@ def make_path(name: str, cameras: Cameras, num_frames: int, number: int = 0) -> 
     raise ValueError(f"{name=} must be one of {', '.join(PATHS)}")
 
 
+def turntable_note(cameras: Cameras) -> str:
+    """How far a turntable of cameras [V] turns, in words; empty where it goes all the way round."""
+    degrees = trajectories.orbit_degrees(cameras)
+    if degrees == 360:
+        return ""
+    return (
+        f"the turntable sways over {degrees:.0f} degrees instead of turning round, as no camera "
+        "looks from farther around"
+    )
+
+
 def enlarged(
     cameras: Cameras, image_size: tuple[int, int], height: int
 ) -> tuple[Cameras, tuple[int, int], float]:

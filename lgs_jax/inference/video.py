@@ -66,6 +66,12 @@ def save_video(
     return path
 
 
+def even_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size H, W of an .mp4 video of frames of a size H, W."""
+    height, width = (side + side % 2 for side in size)
+    return height, width
+
+
 def check_fps(fps: float) -> None:
     """Refuses rates that not every format can hold.
 

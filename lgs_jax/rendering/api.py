@@ -57,8 +57,10 @@ def render(
         fields `volume.render.render_field` (key, image_axes).
 
     Raises:
-      TypeError: if nothing renders this type of scene, or an option is unknown to its renderer.
-      ValueError: if shapes do not fit or an option has a value that is not listed.
+      TypeError: if nothing renders this type of scene, an option is unknown to its renderer, or
+        `cameras` is something else.
+      ValueError: if a field is no array, splats are not of floating-point numbers, shapes do not
+        fit, or an option has a value that is not listed.
       NotImplementedError: if the named implementation cannot do what was asked for.
     """
     for name, size in (("height", height), ("width", width)):
@@ -68,6 +70,8 @@ def render(
         raise ValueError(f"{near=} and {far=} must satisfy 0 < near < far")
     if depth_mode not in ("expected", "accumulated", None):
         raise ValueError(f"{depth_mode=} must be 'expected', 'accumulated' or None")
+    if not isinstance(cameras, Cameras):
+        raise TypeError(f"cameras must be lgs_jax.Cameras, got {type(cameras).__name__}")
     cameras.check()
     return _render(
         scene,

@@ -54,10 +54,10 @@ def test_a_rival_that_cannot_run_is_said(capsys, monkeypatch):
     assert "error: cuda: there is no implementation" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         __main__.main(["benchmark", "rasterizer", "--compare", "xla", "--depth"])
-    assert "depth have no effect with --compare" in capsys.readouterr().err
+    assert "--depth: no effect with --compare" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         __main__.main(["benchmark", "rasterizer", "--compile", "v5e", "--compare", "xla"])
-    assert "compare have no effect with --compile" in capsys.readouterr().err
+    assert "--compare: no effect with --compile" in capsys.readouterr().err
 
 
 def test_slots_are_those_of_the_implementation_that_draws(monkeypatch):
@@ -73,20 +73,29 @@ def test_slots_are_those_of_the_implementation_that_draws(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ("", "arguments are required: what\n"),
         ("rasterizer --repeats 0", "--repeats, --resolutions and --tile-size must be at least 1"),
         ("rasterizer --resolutions -5", "must be at least 1"),
         ("rasterizer --tile-size -1", "must be at least 1"),
-        ("rasterizer --implementation bogus --scenes rand16k --resolutions 8", "'bogus' must be"),
         ("rasterizer --compare xla --repeats 0", "must be at least 1"),
+        ("rasterizer --cases tiny", "--compare=RIVAL or --compile=TPU"),
+        ("rasterizer --compare xla --no-scaling", "--no-scaling: no effect with --compare"),
         ("data --seconds 0", "--seconds=0.0 must be above 0"),
         ("data --seconds nan", "--seconds=nan must be above 0"),
     ],
 )
 def test_what_makes_no_sense_is_said(capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main(["benchmark", *arguments.split()])
+    assert message in capsys.readouterr().err
+
+
+def test_an_implementation_that_there_is_not(capsys):
+    arguments = "rasterizer --implementation bogus --scenes rand16k --resolutions 8"
     assert __main__.main(["benchmark", *arguments.split()]) == 1
     error = capsys.readouterr().err
     assert error.startswith("error: ")
-    assert message in error
+    assert "'bogus' must be" in error
 
 
 def test_scenes_face_the_camera():

@@ -127,18 +127,26 @@ def test_there_is_a_rival_for_each_kind_of_scene(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "0"], "must be at least 1"),
         (["--configs=/nowhere"], "there is no /nowhere/vae.py; give --configs"),
         (["--latent=/nowhere"], "no checkpoint in /nowhere"),
-        (["--alone", "--scenes", "voxels"], "make rivals; leave out --alone"),
-        (
-            ["--pixel=a", "--scenes", "voxels"],
-            "--scenes and --patch-sizes have no effect",
-        ),
     ],
 )
 def test_refusals(arguments, message, capsys):
     assert __main__.main(["benchmark", "sampling", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "must be at least 1"),
+        (["--alone", "--scenes", "voxels"], "make rivals; leave out --alone"),
+        (["--pixel=a", "--scenes", "voxels"], "--scenes and --patch-sizes have no effect"),
+    ],
+)
+def test_command_lines_that_make_no_sense(arguments, message, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        __main__.main(["benchmark", "sampling", *arguments])
     assert message in capsys.readouterr().err
 
 

@@ -83,7 +83,7 @@ def test_files_that_cannot_be_used_are_faults(example, tmp_path, capsys):
     assert finding["frame"] == "images/3.png"
     assert "cut off" in finding["reason"]
     assert verdict["scenes"][0]["frames"] == 7
-    assert "left out as bad: 0 scenes and 1 frames" in capsys.readouterr().out
+    assert "left out as bad: 0 scenes and 1 frame" in capsys.readouterr().out
 
 
 def test_a_picture_that_only_decoding_finds_broken(example, tmp_path):
@@ -117,7 +117,11 @@ def test_single_bad_frames_can_be_left_out(example, tmp_path, capsys):
     )
     assert len(pipeline.make_source(data, "train")[0]) == 7
     Image.fromarray(np.asarray(example.images[4])).save(path / "4.png")
-    assert run(folder, tmp_path)[0] == 0
+    before = {path: path.read_bytes() for path in output.iterdir()}
+    assert run(folder, tmp_path)[0] == 2
+    assert f"{output} is not empty; choose another --output" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in output.iterdir()} == before
+    assert run(folder, tmp_path, "--overwrite")[0] == 0
     assert not listed.exists()
 
 
@@ -155,7 +159,7 @@ def test_scenes_without_texture_are_tested_with_splats(example, tmp_path, monkey
         return [Fault("inverted", "the poses look like inverses", "invert them")]
 
     monkeypatch.setattr(pose_fit, "faults", faults)
-    status, verdict, _ = run(folder, tmp_path)
+    status, verdict, _ = run(folder, tmp_path, "--overwrite")
     assert seen == [(8, False)]
     assert (status, verdict["scenes"][0]["tested_with"]) == (1, "splats")
     assert "too few points in common" in capsys.readouterr().out

@@ -76,5 +76,27 @@ def test_refusals(source, tmp_path, capsys, arguments, message):
     assert printed.startswith("error: ")
     assert message in printed
     assert run(tmp_path / "nothing.ply", tmp_path / "b.ply") == 1
-    assert "nothing.ply" in capsys.readouterr().err
+    assert capsys.readouterr().err == f"error: there is no file {tmp_path / 'nothing.ply'}\n"
+    assert run(tmp_path, tmp_path / "b.ply") == 1
+    assert f"{tmp_path} is a folder; give one of the splat files" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    assert run(source, "/proc/b.ply") == 1
+    assert "error: /proc/b.ply cannot be written (" in capsys.readouterr().err
+
+
+def test_it_is_said_where_the_cameras_stay(source, tmp_path, capsys):
+    cameras, (there, away) = (
+        tmp_path / "transforms.json",
+        (tmp_path / "b.ply", tmp_path / "c/b.ply"),
+    )
+    there.write_bytes(source.read_bytes())
+    cameras.write_text("{}")
+    assert run(there, away) == 0
+    assert (
+        f"its cameras stay behind; view or render it with --transforms={cameras}"
+        in capsys.readouterr().out
+    )
+    assert run(there, tmp_path / "b.splat") == 0
+    assert "cameras" not in capsys.readouterr().out
+    assert cameras.read_text() == "{}"
+    assert not away.with_name("transforms.json").exists()

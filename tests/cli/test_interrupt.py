@@ -174,7 +174,7 @@ def view(inputs, output, monkeypatch):
 
 def check_data(inputs, output, monkeypatch):
     monkeypatch.setattr(scene_check, "check", Once(scene_check.check))
-    return ["check-data", f"{inputs}/capture", f"--output={output}", "--no-fit"]
+    return ["check-data", f"{inputs}/capture", f"--output={output}", "--no-fit", "--overwrite"]
 
 
 def pack_model(inputs, output, monkeypatch):
@@ -281,7 +281,8 @@ def test_what_was_stopped_is_continued(name, inputs, folder, monkeypatch, capsys
         assert contents(folder) == whole
 
 
-def test_workers_stop_quietly_with_the_command(tmp_path):
+@pytest.mark.parametrize("begun", ["manifest.json", "*.array_record"])
+def test_workers_stop_quietly_with_the_command(begun, tmp_path):
     """A terminal sends Ctrl-C to the whole group of processes."""
     output = tmp_path / "out"
     command = [sys.executable, "-m", "lgs_jax", "prepare-data", "--source=procedural"]
@@ -290,8 +291,9 @@ def test_workers_stop_quietly_with_the_command(tmp_path):
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     try:
-        while process.poll() is None and not list(output.glob("*.array_record")):
+        while process.poll() is None and not list(output.glob(begun)):
             time.sleep(0.05)
+        time.sleep(0.3)  # workers import, or work
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=300)
     finally:

@@ -86,7 +86,7 @@ def test_a_training_that_fits(config_file, estimates, capsys, tmp_path):
     written = tmp_path / "plan.json"
     assert run(config_file, "--memory=2GiB", f"--json={written}") == 0
     text = capsys.readouterr().out
-    assert "fits: 1.00 GiB of 2.00 GiB (as given) on each of 1 devices" in text
+    assert "fits: 1.00 GiB of 2.00 GiB (as given) on one device" in text
     assert "activations, gradients        1.00 GiB" in text
     assert "8e+12 FLOPs of matrix products a step, 2e+12 a scene" in text
     assert "sent by each device           1.00 GiB a step" in text

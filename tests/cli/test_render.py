@@ -104,7 +104,7 @@ def test_what_cannot_be_drawn_is_said(folder, capsys):
         ("a.avi", [], "expected a name that ends in .mp4"),
         ("a.png", ["--camera=3"], "--camera=3: the cameras are 0 to 2"),
         ("a.gif", ["--beside", "input", "--frames=2"], "no photograph to show"),
-        ("a.gif", ["--transforms=/nowhere.json"], "/nowhere.json"),
+        ("a.gif", ["--transforms=/nowhere.json"], "there is no file /nowhere.json"),
         ("a.png", ["--frames=3"], "--frames is for videos; leave it out"),
         ("a.gif", ["--camera=1"], "--camera is for a single picture, or for --path=wobble"),
         ("a.gif", ["--fps=0"], "fps=0.0 must lie between 0.01 and 1000"),
@@ -120,5 +120,17 @@ def test_what_cannot_be_drawn_is_said(folder, capsys):
         assert message in capsys.readouterr().err
         assert not (folder / output).exists()
     (folder / "transforms.json").unlink()
-    assert run(folder, "b.png", "--height=40") == 0  # cameras are made up
-    assert "1 x 53 x 40 pixels" in capsys.readouterr().out
+    assert run(folder, "b.png", "--height=40") == 0
+    printed = capsys.readouterr().out
+    assert "1 x 53 x 40 pixels" in printed
+    assert "cameras are made up, as there is no transforms.json beside the scene" in printed
+    assert " of 1 frames" not in printed
+
+
+def test_it_is_said_what_is_not_as_asked_for(folder, capsys):
+    assert run(folder, "a.mp4", "--path=turntable", "--frames=2", "--height=3") == 0
+    printed = capsys.readouterr().out
+    assert "the turntable sways over 28 degrees instead of turning round" in printed
+    assert f"{folder / 'a.mp4'}: 2 x 4 x 4 pixels, for sides of .mp4 must be even" in printed
+    assert run(folder, "a.gif", "--frames=2", "--height=3") == 0
+    assert capsys.readouterr().out.endswith("2 x 4 x 3 pixels\n")

@@ -77,7 +77,7 @@ def test_writes_splats_videos_and_pictures(command, capsys):
     first, second = (ply.load_ply(folder / f"sample_{i}.ply") for i in (0, 1))
     assert camera_file.load(folder / "transforms.json").cameras.batch_shape == (tiny.VIEWS,)
     page = (folder / "view.html").read_text()
-    assert "sample_1" in page
+    assert "sample 1" in page
     assert page.count("data:image/png;base64,") == 1  # the view that was given
     assert first.num_gaussians == tiny.VIEWS * tiny.SIZE**2
     assert np.abs(np.asarray(first.colors - second.colors)).max() > 1e-3
@@ -127,6 +127,7 @@ def test_scenes_trained_on_are_seen_in_the_views_of_their_training():
         (["--class-label=1"], "trained without classes"),
         (["--transforms=/nowhere", "--split=train"], "not for a capture of yours"),
         (["--images=/nowhere.jpg"], "/nowhere.jpg"),
+        (["--images="], "--images is empty; give the path of a photograph"),
         (["--images", "a.jpg", "b.jpg"], "takes one photograph, got 2"),
         (["--images=a.jpg", "--colmap=b"], "leave out --colmap"),
         (["--images=a.jpg", "--photos=b"], "leave out --photos"),
@@ -321,7 +322,7 @@ def test_classes_that_come_out_well_are_drawn_first_and_none_twice(capsys):
     chosen = drawn(None, 2)
     printed = capsys.readouterr().out
     assert printed.startswith(f"classes: {', '.join(chosen)}\n")
-    assert "the 3 that come out well" in printed
+    assert "the 3 that come out well (house, car, snowman)" in printed
     assert "blocks, seat; --class-label=random draws from all" in printed
     assert drawn("seat", 2) == "seat"
 

@@ -63,6 +63,12 @@ def test_check_names_the_shapes(poses, intrinsics):
         Cameras(jnp.zeros(poses), jnp.zeros(intrinsics)).check()
 
 
+def test_check_refuses_lists():
+    poses = np.eye(4).tolist()
+    with pytest.raises(ValueError, match=r"Cameras\.world_from_cam must be an array .*, got list"):
+        Cameras(poses, [50.0, 50.0, 16.0, 16.0]).check()
+
+
 def test_resize_scales_pixels():
     camera = random_cameras(2, 1)[0]
     points = points_ahead(camera)

@@ -41,6 +41,16 @@ def test_check_names_the_wrong_field(field):
         wrong.check()
 
 
+def test_check_refuses_what_is_no_array_of_floating_point_numbers():
+    scene = random_scene(0, 5)
+    colors = np.full((5, 3), 200, np.uint8)
+    with pytest.raises(ValueError, match=r"Gaussians\.colors must be .* got uint8; .* by 255"):
+        dataclasses.replace(scene, colors=colors).check()
+    with pytest.raises(ValueError, match=r"Gaussians\.opacities must be an array .*, got list"):
+        dataclasses.replace(scene, opacities=[0.5] * 5).check()
+    jax.tree.map(lambda x: x.astype(np.float16), scene).check()
+
+
 def test_covariance_matches_scipy():
     scene = random_scene(1, 2, 7)
     quats = np.asarray(scene.quats, np.float64).reshape(-1, 4)

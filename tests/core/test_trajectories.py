@@ -142,11 +142,15 @@ def test_cameras_all_around_give_a_full_circle():
     np.testing.assert_allclose(np.diff(angles), 2 * np.pi / 24, atol=1e-4)
     toward = -offsets / np.linalg.norm(offsets, axis=-1, keepdims=True)
     np.testing.assert_allclose(path.world_from_cam[:, :3, 2], toward, atol=1e-4)
+    assert trajectories.orbit_degrees(cameras) == 360
 
 
 @pytest.mark.parametrize("middle", [0.3, 3.1])  # 3.1: the arc crosses the cut of atan2
 def test_cameras_on_an_arc_give_a_closed_sway_over_that_arc(middle):
-    path = trajectories.orbit(ring(middle + np.linspace(-0.6, 0.6, 5)), 40)
+    cameras = ring(middle + np.linspace(-0.6, 0.6, 5))
+    # The damped vertical leans by so little.
+    assert trajectories.orbit_degrees(cameras) == pytest.approx(np.rad2deg(1.2), abs=0.1)
+    path = trajectories.orbit(cameras, 40)
     assert_rigid(path)
     offsets = np.asarray(path.centers) - [1, 2, 3]
     angles = (np.arctan2(offsets[:, 2], offsets[:, 0]) - middle + np.pi) % (2 * np.pi) - np.pi

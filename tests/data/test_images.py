@@ -152,6 +152,12 @@ def test_missing_file_is_named(tmp_path):
         images.stored_size(str(tmp_path / "a.jpg"), OPTIONS)
 
 
+@pytest.mark.parametrize(("name", "found"), [("a.jpg", "is not there"), (".", "is a folder")])
+def test_a_photograph_that_is_no_file_is_named(tmp_path, name, found):
+    with pytest.raises(DataError, match=f"{found}; give the path of one image file"):
+        images.read_photograph(str(tmp_path / name))
+
+
 def test_changed_size_is_noticed(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / "a.png")
     with pytest.raises(DataError, match=r"a\.png has 9x6 pixels, expected 8x5"):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgs_jax.data import opening, packed, pipeline, prepare
+from lgs_jax.data import opening, packed, pipeline, places, prepare
 from lgs_jax.data.report import DataError
 
 NUM_FRAMES = 9
@@ -108,15 +108,19 @@ def test_the_same_command_twice_changes_nothing(root, folder):
     report = pack(root, folder, say=said.append)
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
     assert report.scenes_kept == 5
-    assert "3 of 3 shards are there and whole" in said[0]
-    assert f"earlier preparation from realestate10k at {root}; for them realestate10k at" in said[0]
-    assert "delete the shard_<n>.json that list them" in said[0]
+    assert said == [
+        f"{folder}: 3 of 3 shards were prepared before and are kept; their scenes are not looked "
+        "at again"
+    ]
 
 
 def test_kept_shards_are_told_from_those_of_another_source(root, folder, tmp_path):
     shutil.copytree(root, tmp_path / "moved")
     shutil.copytree(folder, tmp_path / "out")
-    assert pack(tmp_path / "moved", tmp_path / "out").source == f"realestate10k at {root}"
+    said = []
+    report = pack(tmp_path / "moved", tmp_path / "out", say=said.append)
+    assert report.source == f"realestate10k at {root}"
+    assert f"shards were prepared before, from realestate10k at {root}, and are kept" in said[0]
     (tmp_path / "out" / "shard_00001.json").unlink()
     report = pack(tmp_path / "moved", tmp_path / "out")
     assert report.source.startswith(f"realestate10k at {root}, and realestate10k at {tmp_path}")
@@ -187,9 +191,34 @@ def test_what_is_bad_is_left_out_and_reported(formats, scenes, tmp_path):
         pack(tmp_path / "in", tmp_path / "strict", prepare.Options(on_bad="error"))
 
 
-def test_nothing_left_is_an_error(root, tmp_path):
+def test_where_nothing_is_left_nothing_stays(root, tmp_path):
     with pytest.raises(DataError, match="no usable scene is left"):
         pack(root, tmp_path / "out", prepare.Options(min_frames=NUM_FRAMES + 1))
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [places.LOCK]
+    assert pack(root, tmp_path / "out").scenes_kept == 5
+
+
+def test_what_was_left_out_is_looked_at_again_when_asked_for(root, folder, tmp_path):
+    shutil.copytree(root, tmp_path / "in")
+    clip, said = tmp_path / "in" / "frames" / "train" / "clip1", []
+    clip.rename(tmp_path / "aside")
+    assert pack(tmp_path / "in", tmp_path / "out").scenes_kept == 4
+    (tmp_path / "aside").rename(clip)
+    assert pack(tmp_path / "in", tmp_path / "out", say=said.append).scenes_kept == 4
+    assert said[0].endswith("stays left out; once it is repaired, add --retry")
+    other = (tmp_path / "out" / "shard_00001.json").stat().st_mtime_ns
+    report = pack(tmp_path / "in", tmp_path / "out", retry=True)
+    assert (report.scenes_kept, report.findings) == (5, [])
+    assert (tmp_path / "out" / "shard_00001.json").stat().st_mtime_ns == other
+    for path in folder.glob("*.array_record"):
+        assert (tmp_path / "out" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_two_at_once_are_refused(root, folder):
+    refused = pytest.raises(DataError, match=f"another process is writing to {folder}; wait for")
+    with places.locked(places.place(folder)), refused:
+        pack(root, folder)
+    assert pack(root, folder).scenes_kept == 5
 
 
 def test_other_options_are_refused(root, folder):

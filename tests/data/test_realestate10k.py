@@ -235,7 +235,7 @@ def test_report_lists_everything(formats, scene, path, tmp_path):
     assert len(content["findings"]) == 4
     summary = report.summary(limit=2)
     assert "1 of 2 scenes, 8 of 16 frames" in summary
-    assert "1 scenes and 3 frames" in summary
+    assert "1 scene and 3 frames" in summary
     assert "scene train/abc: 5 usable frames of 8, needed 6" in summary
     assert "2 more" in summary
 

@@ -190,6 +190,14 @@ def test_a_scene_does_not_depend_on_its_batch(name):
     np.testing.assert_allclose(sample(z[:2], KEY), together[:2], atol=1e-5)
 
 
+def test_only_typed_keys():
+    for wrong, found in ((0, "int"), (np.zeros(2, np.uint32), "uint32"), (None, "NoneType")):
+        with pytest.raises(ValueError, match=rf"jax\.random\.key\(0\) makes .*; got {found}$"):
+            samplers.scene_keys(wrong, 1)
+    with pytest.raises(ValueError, match=r"expected one key or 2 keys, .*, got \(3,\)"):
+        samplers.scene_keys(jax.random.split(KEY, 3), 2)
+
+
 def test_scenes_steps_and_the_start_have_noise_of_their_own():
     def denoise(z, log_snr):  # x = 0 until the end, so that ancestral steps add noise to a z
         last = (log_snr > 0.5)[:, None]

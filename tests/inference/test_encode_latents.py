@@ -197,11 +197,7 @@ def test_another_autoencoder_is_refused(encoded, tmp_path, monkeypatch, capsys):
         (["--draws=0"], "data.view_draws=0 must be a number >= 1"),
         (["--max-known=3"], "max_known=3 must be 0 to the 2 context views"),
         (["--data", "hieght=3"], "did you mean 'height'"),
-        (["--data", "view_draws=32"], "--draws=3 says; give --draws=32 alone"),
-        (["--data", "root=/x", "--data-root=/y"], "--data root=/x and --data-root=/y say the same"),
-        (["--data", "num_scenes"], "must be KEY=VALUE"),
         (["--data", "height=32"], "height=32, but the autoencoder's is 16"),
-        (["--batch-size=0"], "--batch-size=0"),
         (["--autoencoder=/nowhere"], "/nowhere"),
     ],
 )
@@ -209,6 +205,21 @@ def test_refusals_of_the_command(autoencoder, tmp_path, capsys, arguments, messa
     assert command(autoencoder, tmp_path / "out", *arguments) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "view_draws=32"], "--draws=3 says; give --draws=32 alone"),
+        (["--data", "root=/x", "--data-root=/y"], "--data root=/x and --data-root=/y say the same"),
+        (["--data", "num_scenes"], "'num_scenes' must be KEY=VALUE"),
+        (["--batch-size=0"], "--batch-size=0"),
+    ],
+)
+def test_command_lines_that_make_no_sense(autoencoder, tmp_path, capsys, arguments, message):
+    with pytest.raises(SystemExit, match="2"):
+        command(autoencoder, tmp_path / "out", *arguments)
+    assert message in capsys.readouterr().err
 
 
 def test_a_folder_of_something_else_and_latents_that_are_not_finite(

@@ -139,5 +139,6 @@ def test_a_run_is_told_them_and_needs_them(autoencoder, encoded, tmp_path):
 
 
 def test_weights_of_no_network_are_refused(autoencoder, tmp_path, capsys):
-    assert encode(autoencoder, tmp_path / "x", "--representation-weights=a.npz") == 1
+    with pytest.raises(SystemExit, match="2"):
+        encode(autoencoder, tmp_path / "x", "--representation-weights=a.npz")
     assert "has no effect without --representation" in capsys.readouterr().err

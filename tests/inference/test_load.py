@@ -1,5 +1,6 @@
 """Opening an autoencoder and keeping the statistics of its latents beside it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -108,8 +109,19 @@ def test_command(folder, capsys):
     assert commands.main(["latent-stats", f"--autoencoder={folder / 'nothing'}"]) == 1
     assert "error: no checkpoint in" in capsys.readouterr().err
     for number in (0, -3):
-        assert commands.main([*arguments[:2], f"--num-scenes={number}"]) == 1
+        with pytest.raises(SystemExit, match="2"):
+            commands.main([*arguments[:2], f"--num-scenes={number}"])
         assert f"--num-scenes={number} must be at least 1" in capsys.readouterr().err
+
+
+def test_an_autoencoder_that_was_stopped_is_named(folder, source, capsys, monkeypatch):
+    saved = load.open_autoencoder(folder)
+    assert saved.unfinished is None
+    stopped = dataclasses.replace(saved, config=saved.config | {"training": {"num_steps": 900}})
+    monkeypatch.setattr(load, "open_autoencoder", lambda name: stopped)
+    config = {"task": "diffusion", "autoencoder": str(folder), "model": {}}
+    load.frozen_parts(config, source, DATA)
+    assert f"{folder} has been trained for 4 of 900 steps" in capsys.readouterr().out
 
 
 def test_parts_of_a_run(folder, source, monkeypatch):

@@ -111,6 +111,7 @@ def test_an_unpacked_model_is_the_packed_one(run, file, tmp_path, capsys, monkey
     assert commands.main(arguments) == 0
     assert capsys.readouterr().out == (
         f"autoencoder: {output / 'vae'}\ndenoiser:    {output / 'diffusion'}\n"
+        f"sample with python -m lgs_jax sample --model={output / 'diffusion'}\n"
     )
     unpacked, packed = lgs_jax.load(output / "diffusion"), lgs_jax.load(file)
     ours, theirs = (

@@ -54,6 +54,23 @@ def test_a_misspelt_name_is_answered_with_the_models_that_there_are():
     assert all(name in str(error.value) for name in pretrained.names())
 
 
+def test_what_is_no_model_is_said(tmp_path):
+    (notes := tmp_path / "README.md").write_text("# Notes\n")
+    with pytest.raises(checkpoint.CheckpointError, match=r"README\.md is no model: .*pack-model"):
+        lgs_jax.load(notes)
+    (splats := tmp_path / "out.glb").write_bytes(b"glTF")
+    with pytest.raises(checkpoint.CheckpointError, match=r"splats is read by .*formats\.load"):
+        lgs_jax.load(splats)
+
+
+def test_a_folder_of_runs_is_answered_with_its_runs(tmp_path):
+    for name in ("vae", "diffusion"):
+        (tmp_path / name / "checkpoints").mkdir(parents=True)
+    runs = f"{tmp_path}/diffusion, {tmp_path}/vae"
+    with pytest.raises(checkpoint.CheckpointError, match=f"folder of runs; give one of {runs}"):
+        lgs_jax.load(tmp_path)
+
+
 def test_recognised_classes_are_classes_of_the_model():
     model = lgs_jax.load("objects-small")
     drawn = {model.class_names[label] for label in model.path_classes}

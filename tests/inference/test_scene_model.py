@@ -201,8 +201,10 @@ def test_another_guidance_scale_does_not_compile_again(model, given):
         ({"known": 2}, "2 known views are more than the 1"),
         ({"class_label": 2}, "class_label=2 .*0 to 1"),
         ({"num_samples": 0}, "num_samples=0"),
-        ({"guidance_scale": -1.0}, "guidance_scale=-1.0 must be finite"),
-        ({"guidance_scale": np.nan}, "guidance_scale=nan must be finite"),
+        ({"num_samples": "two"}, "num_samples='two' must be a whole number"),
+        ({"guidance_scale": -1.0}, "guidance_scale=-1.0 must be a number, finite and"),
+        ({"guidance_scale": np.nan}, "guidance_scale=nan must be a number, finite and"),
+        ({"guidance_scale": "a"}, "guidance_scale='a' must be a number"),
         ({"nan": True}, "world_from_cam holds values that are not finite"),
     ],
 )

@@ -1,5 +1,6 @@
 """The public function: arguments, dispatch, dimensions, transformations of JAX."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -91,6 +92,18 @@ def test_wrong_arguments_are_named(change, message):
 def test_dimensions_must_be_a_prefix():
     with pytest.raises(ValueError, match="prefix"):
         render(_scene(lead=(2,)), _cameras(), height=8, width=8)
+
+
+def test_what_is_no_cameras_and_no_splats():
+    scene, cameras = _scene(), _cameras()
+    with pytest.raises(TypeError, match=r"cameras must be lgs_jax\.Cameras, got dict"):
+        render(scene, {"world_from_cam": jnp.eye(4)}, height=8, width=8)
+    lists = dataclasses.replace(cameras, intrinsics=np.asarray(cameras.intrinsics).tolist())
+    with pytest.raises(ValueError, match=r"Cameras\.intrinsics must be an array .*, got list"):
+        render(scene, lists, height=8, width=8)
+    bytes_ = dataclasses.replace(scene, colors=jnp.zeros(scene.colors.shape, jnp.uint8))
+    with pytest.raises(ValueError, match=r"Gaussians\.colors must be floating-point numbers"):
+        render(bytes_, cameras, height=8, width=8)
 
 
 def test_unknown_option_and_unknown_scene():

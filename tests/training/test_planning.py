@@ -341,7 +341,12 @@ def test_what_is_known_of_accelerators(monkeypatch):
     assert planning_targets.simulated("h100-8") == 0
 
 
-def test_devices_of_this_machine_without_known_memory():
+def test_devices_of_a_cpu_share_the_memory_of_the_machine(monkeypatch):
+    assert planning_targets.machine_memory() > GIB
+    monkeypatch.setattr(planning_targets, "machine_memory", lambda: 12 * GIB)
+    assert planning_targets.attached().memory * jax.device_count() == 12 * GIB
+    assert "--memory says otherwise" in planning_targets.attached().note
+    monkeypatch.setattr(planning_targets, "machine_memory", lambda: None)
     with pytest.raises(TargetError, match="give --memory=16GiB"):
         planning_targets.attached()
     assert planning_targets.attached(7.0).memory == 7.0

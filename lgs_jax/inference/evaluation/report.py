@@ -33,12 +33,13 @@ def write(folder: pathlib.Path, results: Mapping[str, Any]) -> list[pathlib.Path
 def markdown(results: Mapping[str, Any]) -> str:
     """The figures as tables of Markdown."""
     request = results["request"]
-    count = request["num_samples"]
+    scenes, count = results["num_scenes"], request["num_samples"]
     lines = [
         f"# {results['protocol']}: {results['summary']}",
         "",
-        f"{request['model']}, {results['num_scenes']} scenes, {count} sample{'s' * (count > 1)} of "
-        f"each, seed {request['seed']}; {results['views']}; data {results['data_sha256'][:16]}"
+        f"{request['model']}, {scenes} scene{'s' * (scenes > 1)}, {count} "
+        f"sample{'s' * (count > 1)} of each, seed {request['seed']}; {results['views']}; "
+        f"data {results['data_sha256'][:16]}"
         + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
         "",
     ]
@@ -67,7 +68,9 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines += [f"| {name} | {_distance(value)} |" for name, value in results["distances"].items()]
     for name, title in _NEAREST.items() if "nearest" in results else ():
         lines += [f"| {title} | {results['nearest'][name]:.4g} |"]
-    lines += ["", "In brackets: 95 % intervals, by bootstrap over scenes.", ""]
+    if scenes > 1:
+        lines += ["", "In brackets: 95 % intervals, by bootstrap over scenes."]
+    lines += [""]
     return "\n".join(lines)
 
 
@@ -105,12 +108,12 @@ def write_gallery(
 
 
 def _figure(name: str, value: Mapping[str, float]) -> str:
-    """mean [low, high]."""
+    """mean [low, high]; of one scene, which has no interval, the value alone."""
     digits = _DIGITS.get(name, 4)
     if np.isnan(value["mean"]):
         return "none"
-    low, high = (f"{value[end]:.{digits}f}" for end in ("low", "high"))
-    return f"{value['mean']:.{digits}f} [{low}, {high}]"
+    mean, low, high = (f"{value[end]:.{digits}f}" for end in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]" if value["count"] > 1 else mean
 
 
 def _distance(value: float | Mapping[str, float]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import assemble, pipeline, progress
+from lgs_jax.data import assemble, neighbours, overlap, pipeline, progress, views
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
@@ -122,6 +122,8 @@ def evaluate(
     source = _held_out(data, options, say)
     shown = protocols.describe_views(data)
     say(shown)
+    if "source" in (changes or {}) and not data.view_index:
+        say(_describe_angles(source, data, model.degrees_apart))
     request = _request(model, name, options, source, data, sampler) | {
         "lpips": lpips and _weights_of(lpips),
         "network": network and {"name": network.name, "checksum": network.checksum},
@@ -200,6 +202,20 @@ def _held_out(data: DataSettings, options: Options, say: Say) -> Source:
             "no more, or leave it out for all of them"
         )
     return source
+
+
+def _describe_angles(source: Source, data: DataSettings, degrees_apart: np.ndarray | None) -> str:
+    """How far apart the encoded views of captures are, with a warning if the model knows others."""
+    angles = []
+    for example in (source[i] for i in range(len(source))):
+        seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
+        context, _ = views.choose_views(example.centers, data.plan, None, seen)
+        ends = example.world_from_cam[context[[0, -1]]]
+        angles.append(neighbours.angles_deg(ends)[0, 1])
+    angle = float(np.median(angles))
+    text = f"encoded views {angle:.0f} degrees apart, median of {len(angles)} scenes"
+    far = "" if degrees_apart is None else neighbours.too_far(angle, degrees_apart)
+    return f"{text}\nwarning: {far}" if far else text
 
 
 def _request(

@@ -44,9 +44,13 @@ def save(path: str | pathlib.Path, scene: Gaussians, **options: Any) -> pathlib.
 
     Raises:
       ValueError: if the suffix or an option is unknown, or the format cannot hold the scene.
+      OSError: if the file cannot be written.
     """
     check_options(path, options)
-    return of(path).save(path, scene, **options)
+    try:
+        return of(path).save(path, scene, **options)
+    except OSError as error:  # which names a file that is renamed when it is whole
+        raise OSError(f"{path} cannot be written ({error.strerror or error})") from error
 
 
 def load(path: str | pathlib.Path) -> Gaussians:
@@ -54,8 +58,15 @@ def load(path: str | pathlib.Path) -> Gaussians:
 
     Raises:
       ValueError: naming the file, if its suffix is unknown or something is wrong with it.
+      OSError: if it is a folder, is not there or cannot be read.
     """
-    return of(path).load(path)
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give one of the splat files in it")
+    form = of(path)
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    return form.load(path)
 
 
 def of(path: str | pathlib.Path) -> Format:

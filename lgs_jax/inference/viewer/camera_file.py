@@ -21,6 +21,10 @@ from lgs_jax.data import images as image_lib
 from lgs_jax.data import poses
 
 NAME = "transforms.json"
+MADE_UP = (
+    f"the cameras are made up, as there is no {NAME} beside the scene; --transforms names another "
+    "place"
+)
 
 _DISTORTION = ("k1", "k2", "k3", "k4", "k5", "k6", "p1", "p2")
 
@@ -109,6 +113,8 @@ def load(path: str | pathlib.Path) -> Viewpoints:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         entries = [{**content, **entry} for entry in content["frames"]]
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no file {path}; expected cameras to look from") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path}: expected a JSON object with a list 'frames', as in a NeRF transforms.json "

@@ -11,6 +11,7 @@ import io
 import json
 import pathlib
 import re
+import webbrowser
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -99,6 +100,12 @@ def write_html(
     with files.replacing(path) as partial:
         partial.write_text(_page(title or path.stem, settings, payloads), encoding="utf-8")
     return path
+
+
+def open_in_browser(address: str) -> None:
+    """Shows a page to the user, or says where it is if there is no browser."""
+    if not webbrowser.open(address):
+        print(f"there is no browser to open {address} in; open it yourself", flush=True)
 
 
 def pack(path: str | pathlib.Path, scene: Gaussians) -> tuple[dict[str, Any], bytes]:

@@ -13,15 +13,18 @@ import numpy as np
 
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians, rotations
+from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference.viewer import framing
 from lgs_jax.inference.viewer.camera_file import Viewpoints
 from lgs_jax.inference.viewer.sampling_panel import Panel, Sampling
+from lgs_jax.rendering.splat import constants
 from lgs_jax.tasks import panels
 
 # viser keeps variances as 16-bit floats, which are coarse below 6e-5: scenes are made so large.
 RADIUS = 10.0
 _FRUSTUM_LENGTH = 0.05  # of the radius
+_FRUSTUM_COLOR = (200, 200, 200)
 _MAX_LOG2_SIZE = 2.0
 # Of the radius: how far a camera moves before colours of depth are sent again, all at once.
 _STEP = 0.03
@@ -74,7 +77,7 @@ class Stage:
     """What is on show, and the controls that change it.
 
     Attributes:
-      name, size, frusta, depth, photograph, panel: the controls.
+      name, size, sharp, frusta, depth, photograph, panel: the controls.
       splats, cameras: the nodes of the scene on show.
     """
 
@@ -93,17 +96,20 @@ class Stage:
         self._behind: int | None = None
 
     def build(self) -> None:
-        """Adds the controls and shows the first scene."""
+        """Adds the controls and shows the first scene; like a page, on dark and without cameras."""
+        self._server.gui.configure_theme(dark_mode=True)
         gui, names = self._server.gui, list(self._scenes)
         self.name = gui.add_dropdown("Scene", names, visible=len(names) > 1)
         self.size = gui.add_slider("Splat size, log2", -3.0, _MAX_LOG2_SIZE, 0.05, 0.0)
-        self.frusta = gui.add_checkbox("Cameras", True)
+        self.sharp = gui.add_checkbox("Sharp pixels", False, visible=self._given is not None)
+        self.frusta = gui.add_checkbox("Cameras", False)
         self.depth = gui.add_checkbox("Depth", False)
         photographs = self._given is not None and any(x is not None for x in self._given.images)
         self.photograph = gui.add_checkbox("Photograph", False, visible=photographs)
         self._jump = gui.add_button("To the first camera")
         self.name.on_update(lambda _: self.show())
         self.size.on_update(lambda _: self.resize())
+        self.sharp.on_update(lambda _: self.resize())
         self.frusta.on_update(lambda _: self._toggle())
         self.depth.on_update(lambda _: self.recolour())
         self.photograph.on_update(lambda _: self.put_behind())
@@ -137,6 +143,9 @@ class Stage:
         self._centers, self._colors = (
             np.asarray(large.means),
             np.clip(np.asarray(large.colors), 0, 1),
+        )
+        self._blur = (
+            image_blur(self._centers, moved) if self._given else np.zeros(len(self._centers))
         )
         self._eye = np.asarray(moved.centers[0], np.float64)
         self.splats = self._server.scene.add_gaussian_splats(
@@ -183,11 +192,14 @@ class Stage:
         return distance_colors(self._centers, self._eye) if self.depth.value else self._colors
 
     def _drawn_covariances(self) -> np.ndarray:
-        """Covariances [N, 3, 3] at the chosen size, within what 16-bit floats hold."""
-        return np.clip(self._covariances * 4.0**self.size.value, -65504, 65504)
+        """Covariances [N, 3, 3] at the chosen size and blur, within what 16-bit floats hold."""
+        drawn = self._covariances * 4.0**self.size.value
+        if not self.sharp.value:
+            drawn = drawn + self._blur[:, None, None] * np.eye(3, dtype=np.float32)
+        return np.clip(drawn, -65504, 65504)
 
     def resize(self) -> None:
-        """Draws the splats as large as the slider says."""
+        """Draws the splats as large and sharp as the controls say."""
         self.splats.covariances = self._drawn_covariances()
 
     def _toggle(self) -> None:
@@ -203,7 +215,8 @@ class Stage:
             fov=self._fov(index),
             aspect=width / height,
             scale=_FRUSTUM_LENGTH * RADIUS,
-            thickness=0.001 * RADIUS,
+            thickness=0.0005 * RADIUS,
+            color=_FRUSTUM_COLOR,
             image=self._views.images[index],
             wxyz=np.asarray(rotations.quats_from_matrix(pose[:3, :3])),
             position=np.asarray(pose[:3, 3]),
@@ -231,6 +244,19 @@ class Stage:
         camera.look_at = pose[:3, 3] + 0.5 * RADIUS * pose[:3, 2]
         camera.fov = self._fov(index)
         return -pose[:3, 1]
+
+
+def image_blur(centers: np.ndarray, cameras: Cameras) -> np.ndarray:
+    """Variances [N] at points [N, 3] of the blur that `render` gives the images of cameras [V].
+
+    viser blurs by pixels of the window, but a scene was made for those of its cameras' images,
+    which are often larger: where they lie. The mean over the cameras that have a point ahead.
+    """
+    poses = np.asarray(cameras.world_from_cam, np.float64)
+    depths = np.einsum("vi,vni->vn", poses[:, :3, 2], centers - poses[:, None, :3, 3])
+    widths = np.maximum(depths, 0) / np.asarray(cameras.intrinsics, np.float64)[:, :1]
+    ahead = np.maximum(np.sum(depths > 0, axis=0), 1)
+    return np.float32(constants.EPS2D * np.sum(widths**2, axis=0) / ahead)
 
 
 def distance_colors(centers: np.ndarray, eye: np.ndarray) -> np.ndarray:

@@ -340,6 +340,7 @@ def test_the_command(model, tmp_path, monkeypatch, capsys):
     assert __main__.main([*fixed, f"--output={folder}", "--gallery=0"]) == 0
     printed = capsys.readouterr().out
     assert "1 of 1 batches" in printed
+    assert "95 %" not in printed  # of a single scene
     assert "# reconstruction: scenes from all V views" in printed
     assert __main__.main([*fixed, "--lpips-resize-to=64"]) == 1
     assert "--lpips-resize-to has no effect without --lpips" in capsys.readouterr().err
@@ -370,6 +371,7 @@ def test_the_command_takes_captures_in_place_of_the_models_data(
     results = json.loads((folder / "results.json").read_text())
     assert [scene["key"] for scene in results["scenes"]] == ["vase"]
     assert "1 of 1 scenes, 8 of 8 frames" in printed.out
+    assert "degrees apart, median of 1 scenes" in printed.out
     assert __main__.main([*fixed, f"--transforms={capture}", "--tell-class"]) == 1
     assert "captures, which have no classes" in capsys.readouterr().err
     with pytest.raises(SystemExit):

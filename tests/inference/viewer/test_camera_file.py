@@ -83,5 +83,5 @@ def test_faults_are_named(tmp_path, frame, message):
 def test_files_that_hold_no_cameras(tmp_path):
     with pytest.raises(ValueError, match="there is no camera"):
         camera_file.load(written(tmp_path))
-    with pytest.raises(ValueError, match="expected a JSON object"):
+    with pytest.raises(ValueError, match=r"there is no file .*absent\.json; expected cameras"):
         camera_file.load(tmp_path / "absent.json")

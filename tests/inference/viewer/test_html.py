@@ -3,6 +3,7 @@
 import base64
 import json
 import re
+import subprocess
 
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +116,17 @@ def test_cameras_are_made_up_where_there_are_none(scene, tmp_path):
         np.testing.assert_allclose(turned[:, :3, 0] @ np.array(up), 0, atol=1e-5)  # level
         assert np.all(turned[:, :3, 1] @ np.array(up) < -0.5)  # upright
         assert np.all(2 * np.asarray(cameras.intrinsics)[:, 2:] == [width, height])
+
+
+@pytest.mark.parametrize(("width", "hidden"), [(500, True), (900, False)])
+def test_controls_do_not_cover_a_narrow_screen(scene, browser, tmp_path, width, hidden):
+    page = html.write_html(tmp_path / "a.html", scene)
+    command = [*browser, f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},700"]
+    done = subprocess.run(
+        [*command, "--dump-dom", page.as_uri()], capture_output=True, text=True, timeout=240
+    )
+    (panel,) = re.findall(r'<aside id="panel"[^>]*>', done.stdout)
+    assert (' hidden=""' in panel) == hidden
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import types
+import webbrowser
 from unittest import mock
 
 import jax
@@ -93,6 +94,19 @@ def test_refusals(folder, monkeypatch, capsys, arguments, message):
     assert set(folder.iterdir()) == before
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_opens_the_page_or_says_where_it_is(folder, monkeypatch, capsys, found):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda address: (opened.append(address), found)[1])
+    page = folder / "out.html"
+    assert __main__.main(["view", str(folder / "a.ply"), f"--html={page}", "--open"]) == 0
+    assert opened == [page.as_uri()]
+    printed = capsys.readouterr().out
+    assert f"{page}: 1 scene, " in printed
+    assert "cameras are made up, as there is no transforms.json beside the scene" in printed
+    assert (f"no browser to open {page.as_uri()} in" in printed) != found
+
+
 def test_without_the_package_it_says_what_to_install(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "viser", None)
     assert __main__.main(["view", str(folder / "a.ply")]) == 1
@@ -111,7 +125,19 @@ def test_live_viewer_holds_the_scenes(scene, cameras, monkeypatch):
         grow = live.RADIUS / framing.extent(scene)[1]
         np.testing.assert_allclose(stage.splats.centers, grow * scene.means, rtol=1e-5)
         expected = grow**2 * np.asarray(gaussians.covariances(scene))
+        blurred = np.asarray(stage.splats.covariances)
+        stage.sharp.value = True
+        stage.resize()
         np.testing.assert_allclose(stage.splats.covariances, expected, rtol=1e-3, atol=1e-4)
+        # A variance of 0.3 px^2 of the cameras' images, where the splats are.
+        added = np.diagonal(blurred - stage.splats.covariances, axis1=1, axis2=2)
+        axes = np.asarray(cameras.cam_from_world)[:, 2]
+        depths = axes[:, :3] @ np.asarray(scene.means).T + axes[:, 3:]
+        widths = depths / np.asarray(cameras.intrinsics)[:, :1]
+        ahead = np.all(depths > 0, axis=0)
+        variance = 0.3 * grow**2 * np.mean(widths[:, ahead] ** 2, axis=0)
+        rounding = {"rtol": 0.02, "atol": 2e-3}  # 16-bit floats of the sums
+        np.testing.assert_allclose(added[ahead], np.tile(variance[:, None], 3), **rounding)
         np.testing.assert_allclose(
             server.initial_camera.position, grow * cameras.centers[0], rtol=1e-5
         )

@@ -381,6 +381,8 @@ function start() {
     renderer = new Renderer(canvas, constants);
     showScene(scene.index);
   });
+  // On a narrow screen the controls would hide what there is to see.
+  element("panel").hidden = matchMedia("(max-width: 560px)").matches;
   new ResizeObserver(wake).observe(canvas);
   showScene(0);
 }
