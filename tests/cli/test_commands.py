@@ -66,7 +66,10 @@ def test_debugging_shows_where_a_configuration_fails(monkeypatch, debugging):
     missing = mock.Mock()
     missing.value.to_dict = absent
     monkeypatch.setenv(reporting.DEBUG, debugging)
-    monkeypatch.setattr(flag_parsing.flags, "FLAGS", broken)
+    monkeypatch.setattr(flag_parsing.flags, "FLAGS", mock.MagicMock(side_effect=broken))
+    monkeypatch.setattr(
+        flag_parsing.config_flags, "get_config_filename", lambda _: "nowhere.py:small"
+    )
     for ask, message in (
         (lambda: flag_parsing.parse([]), "no good"),
         (lambda: flag_parsing.read(missing), "nowhere.py"),
