@@ -49,7 +49,7 @@ def check_arrays(tree: Any) -> dict[str, np.dtype]:
     """
     values = {field.name: getattr(tree, field.name) for field in dataclasses.fields(tree)}
     for name, value in values.items():
-        if not isinstance(value, jax.Array | np.ndarray):
+        if not hasattr(value, "shape") or not hasattr(value, "dtype"):  # `eval_shape` has its own
             raise ValueError(
                 f"{type(tree).__name__}.{name} must be an array of NumPy or JAX, got "
                 f"{type(value).__name__}; give numpy.asarray(..., numpy.float32)"
