@@ -32,6 +32,7 @@ from lgs_jax.cli import captures, reporting, sample_views
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core import gaussians
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.data import report
 from lgs_jax.inference import pretrained, sample_files, scene_model, scene_video, visuals
 from lgs_jax.inference.viewer import camera_file, html
 from lgs_jax.training import checkpoint, compilation_cache
@@ -82,8 +83,8 @@ def run(options: argparse.Namespace) -> None:
     scenes = model.sample(jax.random.key(options.seed), views.cameras[others], **arguments)
     jax.block_until_ready(scenes.means)
     print(
-        f"{options.num_samples} scene{'s' * (options.num_samples > 1)} of "
-        f"{scenes.num_gaussians:,} splats in {time.monotonic() - began:.1f} s, compilation included"
+        f"{report.counted(options.num_samples, 'scene')} of {scenes.num_gaussians:,} splats in "
+        f"{time.monotonic() - began:.1f} s, compilation included"
     )
     titles = sample_files.titles_of(_class_names(labels, model, options.num_samples))
     shown, pictures = sample_files.make(

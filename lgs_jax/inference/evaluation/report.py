@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lgs_jax import files
+from lgs_jax.data.report import counted
 from lgs_jax.inference import visuals
 from lgs_jax.inference.evaluation.protocols import GROUPS
 from lgs_jax.tasks import panels
@@ -37,9 +38,8 @@ def markdown(results: Mapping[str, Any]) -> str:
     lines = [
         f"# {results['protocol']}: {results['summary']}",
         "",
-        f"{request['model']}, {scenes} scene{'s' * (scenes > 1)}, {count} "
-        f"sample{'s' * (count > 1)} of each, seed {request['seed']}; {results['views']}; "
-        f"data {results['data_sha256'][:16]}"
+        f"{request['model']}, {counted(scenes, 'scene')}, {counted(count, 'sample')} of each, "
+        f"seed {request['seed']}; {results['views']}; data {results['data_sha256'][:16]}"
         + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
         "",
     ]
