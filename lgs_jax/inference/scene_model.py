@@ -319,7 +319,7 @@ class SceneModel:
         scale = np.asarray(guidance_scale)
         if scale.shape or scale.dtype.kind not in "iuf" or not 0 <= scale < math.inf:
             raise ValueError(f"{guidance_scale=} must be a number, finite and not negative")
-        if class_label is None or isinstance(class_label, int | str | np.integer):
+        if class_label is None or isinstance(class_label, str) or np.ndim(class_label) == 0:
             return [self._label(class_label)] * num_samples
         if len(class_label) != num_samples:
             raise ValueError(
@@ -333,7 +333,7 @@ class SceneModel:
             return NO_CLASS
         classes = self.task.model.num_classes
         label = self.class_names.index(class_label) if class_label in self.class_names else None
-        if not isinstance(class_label, str) and 0 <= class_label < classes:
+        if isinstance(class_label, int | np.integer) and 0 <= class_label < classes:
             label = int(class_label)
         if label is None:
             known = f"0 to {classes - 1}" if classes else "none: it was trained without classes"

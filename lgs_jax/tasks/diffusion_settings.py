@@ -1,6 +1,7 @@
 """The settings of stage 2: the groups `diffusion` and `sampler` of a configuration."""
 
 import dataclasses
+import numbers
 from typing import Any, Literal
 
 from lgs_jax.diffusion import process, schedules
@@ -104,6 +105,8 @@ class SamplerSettings:
     eval_scenes: int = 2
 
     def __post_init__(self):
+        if not isinstance(self.steps, numbers.Integral):
+            raise ValueError(f"steps={self.steps!r} must be a whole number")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
         for name in ("guidance", "guidance_known", "clip", "eval_scenes"):

@@ -201,6 +201,8 @@ def test_another_guidance_scale_does_not_compile_again(model, given):
         ({"known": 2}, "2 known views are more than the 1"),
         ({"class_label": 2}, "class_label=2 .*0 to 1"),
         ({"num_samples": 0}, "num_samples=0"),
+        ({"steps": "a"}, "steps='a' must be a whole number"),
+        ({"class_label": 0.5}, r"class_label=0\.5 is not a class of this model"),
         ({"num_samples": "two"}, "num_samples='two' must be a whole number"),
         ({"guidance_scale": -1.0}, "guidance_scale=-1.0 must be a number, finite and"),
         ({"guidance_scale": np.nan}, "guidance_scale=nan must be a number, finite and"),
@@ -210,7 +212,7 @@ def test_another_guidance_scale_does_not_compile_again(model, given):
 )
 def test_refusals(model, given, change, message):
     images, cameras = given
-    own = ("class_label", "num_samples", "guidance_scale")
+    own = ("class_label", "num_samples", "guidance_scale", "steps")
     options = {name: value for name, value in change.items() if name in own}
     where = cameras
     if "cameras" in change:
