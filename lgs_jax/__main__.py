@@ -37,7 +37,6 @@ _PARTS = frozenset(
 )
 # Its flags are absl's, which are spelt with underscores.
 _ABSL = "train"
-_STOPPED = "stopped"
 _DEBUG = "--debug"
 # Options before the command.
 OPTIONS = (_DEBUG, "--help", "--version")
@@ -122,8 +121,8 @@ def main(arguments: list[str] | None = None) -> int:
         return command.main(rest) or 0
     except KeyboardInterrupt:
         if as_program:
-            interrupts.leave(_STOPPED)
-        print(_STOPPED, file=sys.stderr)
+            interrupts.leave()
+        print(interrupts.STOPPED, file=sys.stderr)
         return interrupts.STATUS
 
 
@@ -134,7 +133,7 @@ def _load(name: str, *, leave_at_once: bool) -> types.ModuleType:
     becomes another one in the extension modules that are being imported.
     """
     if leave_at_once:
-        before = signal.signal(signal.SIGINT, lambda *_: interrupts.leave(_STOPPED))
+        before = signal.signal(signal.SIGINT, lambda *_: interrupts.leave())
     try:
         return importlib.import_module(f"lgs_jax.cli.{name.replace('-', '_')}")
     finally:

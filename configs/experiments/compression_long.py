@@ -1,8 +1,8 @@
 """Channels of the largest latents, trained longer: `python -m lgs_jax experiments compression_long`
 
 The cases of `compression.py` whose order its two seeds did not agree about, the first stage alone:
-four cases, two seeds, about a quarter of an hour for each on a CPU core of an AMD EPYC. The table
-is in docs/results.md.
+four cases, two seeds, 13 to 36 minutes for each on one CPU core of an AMD EPYC beside other
+programs. The table is in docs/results.md.
 """
 
 import pathlib

@@ -1,8 +1,9 @@
 """The rival in pixel space, trained: `python -m lgs_jax experiments rival`
 
 As many steps of the same data, widths and sampler as the first line of `diffusion.py`, with whose
-columns of samples these can be compared; there is no stage before this one. Two seeds, about twenty
-minutes for each on a CPU core of an AMD EPYC. The table is in docs/results.md.
+columns of samples these can be compared; there is no stage before this one. Run so far: `--only
+splats`, two seeds, 28 and 37 minutes on one CPU core of an AMD EPYC beside other programs; the
+table is in docs/results.md. Voxels take longer.
 """
 
 
@@ -21,7 +22,11 @@ def get_experiment() -> dict:
                 },
             },
         },
-        "cases": {"splats": {}},
+        "cases": {
+            "splats": {},
+            "splats, held-out views not in the loss": {"pixel": {"loss.target": 0.0}},
+            "voxels": {"pixel": {"model.scene_head.kind": "voxels"}},
+        },
         "columns": {
             "sample at the given view, dB": "pixel:eval/sample_psnr_known",
             "sample at held-out views, dB": "pixel:eval/sample_psnr_target",

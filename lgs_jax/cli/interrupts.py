@@ -14,7 +14,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-STATUS = 130  # 128 + SIGINT, as shells have it
+STOPPED, STATUS = "stopped", 130  # 128 + SIGINT, as shells have it
 
 _PATIENCE = 1.0  # seconds after which a person wonders
 _BUSY = b"stopping when the computation in flight is done; Ctrl-C again ends it now\n"
@@ -40,7 +40,7 @@ def listen() -> None:
                 os.write(2, _BUSY)
                 _next(pressed)
                 if not heard.is_set():
-                    os._exit(STATUS)
+                    leave()
             heard.clear()
 
     reading, writing = os.pipe()
@@ -69,11 +69,11 @@ def _raise_again(otherwise: Any) -> Any:
     return hook
 
 
-def leave(text: str) -> None:
-    """Ends the program with `STATUS` there and then, and its workers; `text` goes to stderr."""
+def leave() -> None:
+    """Ends the program with `STATUS` there and then, and its workers; says so on stderr."""
     with contextlib.suppress(OSError):
         sys.stdout.flush()
-    os.write(2, f"{text}\n".encode())
+    os.write(2, f"{STOPPED}\n".encode())
     if "multiprocessing" in sys.modules:
         for worker in sys.modules["multiprocessing"].active_children():
             worker.kill()

@@ -14,11 +14,10 @@ import numpy as np
 from lgs_jax.cli import captures
 from lgs_jax.core import cameras as camera_lib
 from lgs_jax.core.cameras import Cameras
-from lgs_jax.data import assemble, crops, neighbours, normalize, overlap, pipeline
+from lgs_jax.data import assemble, crops, neighbours, pipeline
 from lgs_jax.data import images as image_lib
-from lgs_jax.data import views as view_lib
 from lgs_jax.data.cache import FrameCache
-from lgs_jax.data.example import Example, Source
+from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import scene_model
 
@@ -156,13 +155,16 @@ def _data_views(options: argparse.Namespace, model: scene_model.SceneModel) -> V
         print(
             f"scene {scene}: {source[scene].key}; --scene takes another of 0 to {len(source) - 1}"
         )
+    frames, names = None, ()
     if capture:
-        return _capture_views(options, model, source[scene], data)
-    entry = _entry(source, data, scene, options.split)
+        frames = _frames(options, model, source, data, scene)
+        names = tuple(source[scene].frame_names[frame] for frame in frames[0])
+        data = model.data  # for sizes and frame of reference; which frames, is settled
+    entry = _entry(source, data, scene, options.split, frames)
     context = entry["context"]
     cameras = Cameras(jnp.asarray(context["world_from_cam"]), jnp.asarray(context["intrinsics"]))
     images = dict(enumerate(context["images"]))
-    return Views(cameras, images, jnp.asarray(entry["world_from_scene"]))
+    return Views(cameras, images, jnp.asarray(entry["world_from_scene"]), names)
 
 
 def _by_angle(options: argparse.Namespace, model: scene_model.SceneModel) -> bool:
@@ -170,35 +172,22 @@ def _by_angle(options: argparse.Namespace, model: scene_model.SceneModel) -> boo
     return model.paths is not None or bool(split_known(options.known)[1])
 
 
-def _capture_views(
+def _frames(
     options: argparse.Namespace,
     model: scene_model.SceneModel,
-    example: Example,
+    source: Source,
     data: DataSettings,
-) -> Views:
-    """Views of a capture, as far apart as the model knows them."""
-    if _by_angle(options, model):
-        named = _find(split_known(options.known)[1], example.frame_names)
-        taken = sorted({example.frame_names.index(name) for name in named})
-        degrees = neighbours.usual_deg(model.degrees_apart)
-        frames = neighbours.choose(example.world_from_cam, model.num_views, degrees, taken)
-    else:
-        seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
-        frames, _ = view_lib.choose_views(example.centers, data.plan, None, seen)
-    height, width = model.image_size
-    poses, images, intrinsics = example.world_from_cam[frames], {}, []
-    for i, frame in enumerate(frames.tolist()):
-        box = crops.centre_box(tuple(example.sizes[frame].tolist()), width / height)
-        images[i] = crops.crop_resize(np.asarray(example.images[frame]), box, height, width)
-        intrinsics.append(
-            crops.crop_resize_intrinsics(example.intrinsics[frame], box, height, width)
-        )
-    unit = normalize.scene_unit(example.centers, frames, model.data.scale)
-    to_world = normalize.world_from_scene(poses, model.data.reference, unit)
-    local = normalize.to_scene(poses, to_world)
-    cameras = Cameras(jnp.asarray(local, jnp.float32), jnp.asarray(intrinsics, jnp.float32))
-    names = tuple(example.frame_names[frame] for frame in frames)
-    return Views(cameras, images, jnp.asarray(to_world, jnp.float32), names)
+    scene: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Photographs [V] of a capture, as far apart as the model knows views, and one more."""
+    example = source[scene]
+    if not _by_angle(options, model):
+        return assemble.choose_frames(source, example, data, scene, rng=None)
+    named = _find(split_known(options.known)[1], example.frame_names)
+    taken = sorted({example.frame_names.index(name) for name in named})
+    degrees = neighbours.usual_deg(model.degrees_apart)
+    frames = neighbours.choose(example.world_from_cam, model.num_views, degrees, taken)
+    return frames, frames[:1]  # an entry has held-out views, which nothing here looks at
 
 
 def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> Cameras:
@@ -211,11 +200,18 @@ def _model_path(options: argparse.Namespace, model: scene_model.SceneModel) -> C
     return model.paths[scene]
 
 
-def _entry(source: Source, data: DataSettings, scene: int, split: str | None) -> dict[str, Any]:
-    """The scene in the views of the evaluation, or in the first of those that training draws."""
+def _entry(
+    source: Source,
+    data: DataSettings,
+    scene: int,
+    split: str | None,
+    frames: tuple[np.ndarray, np.ndarray] | None = None,
+) -> dict[str, Any]:
+    """The scene in these frames, in the evaluation's, or in the first that training draws."""
     if split == "train" and data.view_draws:
         return pipeline.draw_entry(source, data, scene, 0, cache=FrameCache(0))
-    return assemble.scene_entry(source, data, scene, rng=None, cache=FrameCache(0))
+    cache = FrameCache(0)
+    return assemble.scene_entry(source, data, scene, rng=None, cache=cache, frames=frames)
 
 
 def _photograph(options: argparse.Namespace, model: scene_model.SceneModel) -> Views:

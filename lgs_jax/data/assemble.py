@@ -23,6 +23,7 @@ def scene_entry(
     *,
     rng: np.random.Generator | None,
     cache: FrameCache,
+    frames: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Views of scene `index`, ready to be stacked.
 
@@ -34,6 +35,7 @@ def scene_entry(
       rng: draws views and augmentation; None: the evaluation's fixed choice, or that of an index,
         not augmented.
       cache: of decoded frames; serves one source and one kind of crop.
+      frames: context [V] and target [T] of them; None: see `choose_frames`.
 
     Returns:
       context {images uint8 [V, H, W, 3], world_from_cam f32 [V, 4, 4], intrinsics f32 [V, 4]},
@@ -48,11 +50,7 @@ def scene_entry(
     if isinstance(source, Mixture):
         settings = source.settings_of(index)
     try:
-        if isinstance(source, IndexedSource) and rng is None:
-            chosen = source.views_of(index)
-        else:
-            seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
-            chosen = views.choose_views(example.centers, settings.plan, rng, seen)
+        chosen = frames or choose_frames(source, example, settings, index, rng)
         augment = _Augmentation(settings, rng)
         poses = example.world_from_cam
         if augment.flip:
@@ -61,16 +59,14 @@ def scene_entry(
         to_world = normalize.world_from_scene(poses[chosen[0]], settings.reference, unit)
         _prefetch(example, index, np.concatenate(chosen), cache)
         groups = []
-        for frames in chosen:
+        for group in chosen:
             pixels, intrinsics = zip(
-                *(_view(example, index, f, settings, augment, cache) for f in frames), strict=True
+                *(_view(example, index, f, settings, augment, cache) for f in group), strict=True
             )
             groups.append(
                 {
                     "images": np.stack(pixels),
-                    "world_from_cam": normalize.to_scene(poses[frames], to_world).astype(
-                        np.float32
-                    ),
+                    "world_from_cam": normalize.to_scene(poses[group], to_world).astype(np.float32),
                     "intrinsics": np.stack(intrinsics).astype(np.float32),
                 }
             )
@@ -84,6 +80,20 @@ def scene_entry(
         "weight": np.float32(1.0),
         "world_from_scene": to_world.astype(np.float32),
     }
+
+
+def choose_frames(
+    source: Source,
+    example: Example,
+    settings: DataSettings,
+    index: int,
+    rng: np.random.Generator | None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Context [V] and target [T] frames of scene `index`, `example`; see `scene_entry`."""
+    if isinstance(source, IndexedSource) and rng is None:
+        return source.views_of(index)
+    seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
+    return views.choose_views(example.centers, settings.plan, rng, seen)
 
 
 def _prefetch(example: Example, index: int, frames: np.ndarray, cache: FrameCache) -> None:

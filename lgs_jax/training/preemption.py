@@ -54,7 +54,9 @@ class StopSignal:
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         del frame
         if self.reason and number == signal.SIGINT:
-            os.write(2, b"\nsecond Ctrl-C: aborted; the last save that is whole counts\n")
+            os.write(
+                2, b"\nsecond Ctrl-C: aborted; the same command continues from the last save\n"
+            )
             processes.end_at_once(_ABORTED_STATUS)
         if not self.reason:
             self.reason = signal.Signals(number).name

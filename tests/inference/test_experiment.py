@@ -319,5 +319,4 @@ def test_missing_experiments_cases_and_columns_are_named(trained, tmp_path, caps
 
 @pytest.mark.parametrize("path", sorted(experiment.FOLDER.glob("*.py")), ids=lambda p: p.stem)
 def test_experiments_of_the_repository_fit_together(path):
-    found = experiment.load(str(path))
-    assert len(found.cases) * len(found.seeds) > 1  # there is something to compare
+    assert len(experiment.load(str(path)).cases) > 2

@@ -175,7 +175,9 @@ def test_a_second_interrupt_aborts():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "finishing the step in flight" in done.stderr
-    assert done.stderr.endswith("second Ctrl-C: aborted; the last save that is whole counts\n")
+    assert done.stderr.endswith(
+        "second Ctrl-C: aborted; the same command continues from the last save\n"
+    )
     assert "Traceback" not in done.stderr
     assert done.returncode == 130
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import assemble, neighbours, overlap, pipeline, progress, views
+from lgs_jax.data import assemble, neighbours, pipeline, progress
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
@@ -122,7 +122,7 @@ def evaluate(
     source = _held_out(data, options, say)
     shown = protocols.describe_views(data)
     say(shown)
-    if "source" in (changes or {}) and not data.view_index:
+    if "source" in (changes or {}):
         say(_describe_angles(source, data, model.degrees_apart))
     request = _request(model, name, options, source, data, sampler) | {
         "lpips": lpips and _weights_of(lpips),
@@ -207,9 +207,9 @@ def _held_out(data: DataSettings, options: Options, say: Say) -> Source:
 def _describe_angles(source: Source, data: DataSettings, degrees_apart: np.ndarray | None) -> str:
     """How far apart the encoded views of captures are, with a warning if the model knows others."""
     angles = []
-    for example in (source[i] for i in range(len(source))):
-        seen = overlap.Overlap(example.world_from_cam, example.intrinsics, example.sizes)
-        context, _ = views.choose_views(example.centers, data.plan, None, seen)
+    for index in range(len(source)):
+        example = source[index]
+        context, _ = assemble.choose_frames(source, example, data, index, rng=None)
         ends = example.world_from_cam[context[[0, -1]]]
         angles.append(neighbours.angles_deg(ends)[0, 1])
     angle = float(np.median(angles))
