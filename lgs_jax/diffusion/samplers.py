@@ -245,9 +245,9 @@ def _sampler(
 ) -> Sampler:
     """The sampler whose steps have the given coefficients."""
 
-    def sample(denoise_fn: DenoiseFn, z: Array, log_snr_grid: np.ndarray, key: Array) -> Array:
+    def sample(denoise_fn: DenoiseFn, z_init: Array, log_snr_grid: np.ndarray, key: Array) -> Array:
         grid = _check_grid(log_snr_grid)
-        z = z.astype(jnp.promote_types(z.dtype, jnp.float32))
+        z = z_init.astype(jnp.promote_types(z_init.dtype, jnp.float32))
         keys = scene_keys(key, z.shape[0]) if noisy else None
         # The last evaluation: x takes z's place.
         last = _Rows(log_snr=grid[-1], z=0.0, x=1.0)

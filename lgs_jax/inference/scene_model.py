@@ -24,8 +24,8 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import crops, neighbours, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
+from lgs_jax.inference import arguments, model_file, pretrained
 from lgs_jax.inference import load as load_lib
-from lgs_jax.inference import model_file, pretrained
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
 from lgs_jax.models.latent_stats import LatentStats
@@ -88,6 +88,9 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
 class SceneModel:
     """An autoencoder and, for sampling, a denoiser of its latents.
 
+    Its methods check what they are given and compile what they need, so they are called from Python
+    with arrays, not inside `jit`, `vmap` or `grad`; `frozen` and `task` hold what may be.
+
     Args:
       frozen: the autoencoder.
       task: the diffusion task; None for an autoencoder alone.
@@ -148,7 +151,7 @@ class SceneModel:
           cameras: [V], for these images.
 
         Raises:
-          ValueError: if shapes do not fit or values are not finite.
+          ValueError: if shapes do not fit, values are not finite, or a pose is no rigid motion.
         """
         images, cameras = self._prepare(images, cameras)
         scene = self._to_scene(cameras)
@@ -161,15 +164,15 @@ class SceneModel:
           `Gaussians` [N], or the field that the autoencoder's `scene_head.kind` makes.
 
         Raises:
-          ValueError: if shapes do not fit or values are not finite.
+          ValueError: if shapes do not fit, values are not finite, or a pose is no rigid motion.
         """
-        expected = (len(_one_set(cameras)), *self.frozen.latent_shape)
+        expected = (len(arguments.one_set(cameras)), *self.frozen.latent_shape)
         if latents.shape != expected:
             raise ValueError(
                 f"latents have shape {latents.shape}, but the cameras and the model ask for "
                 f"[V, h, w, c] = {expected}"
             )
-        _check_finite("latents", latents)
+        arguments.check_finite("latents", latents)
         scene = self._to_scene(cameras)
         decoded = self._decode(self.frozen, jnp.asarray(latents)[None], scene.cameras[None])
         return api.transform(decoded[0], scene.world_from_scene)
@@ -226,7 +229,7 @@ class SceneModel:
         known, context = self._known(images, context_cameras)
         told = NO_CLASS not in labels
         self.task.check_request(len(known), guidance_scale, class_told=told)
-        together, mask = self._arrange(_one_set(cameras), context)
+        together, mask = self._arrange(arguments.one_set(cameras), context)
         scene = self._to_scene(together)
         everything = np.zeros((len(together), *self.image_size, 3), np.float32)
         everything[mask] = known
@@ -267,14 +270,15 @@ class SceneModel:
 
     def _prepare(self, images: Any, cameras: Cameras) -> tuple[Array, Cameras]:
         """Images [V, H, W, 3], float in [0, 1], and their cameras."""
-        cameras, images = _one_set(cameras), np.asarray(images)
+        cameras, images = arguments.one_set(cameras), np.asarray(images)
         if images.ndim != 4 or images.shape[-1] != 3 or not 0 < len(images) == len(cameras):
             raise ValueError(
                 f"images have shape {images.shape}; expected [V, H, W, 3] for the {len(cameras)} "
                 "cameras, at least one"
             )
-        if np.issubdtype(images.dtype, np.floating):
-            _check_finite("images", images)
+        if jnp.issubdtype(images.dtype, jnp.floating):  # bfloat16 too
+            images = images.astype(np.promote_types(images.dtype, np.float32))
+            arguments.check_finite("images", images)
             if images.min() < 0 or images.max() > 1:
                 raise ValueError(
                     f"images of float type must lie in [0, 1], got [{images.min()}, "
@@ -297,15 +301,15 @@ class SceneModel:
     def _to_scene(self, cameras: Cameras) -> "_SceneFrame":
         """Cameras [V] of a world in the frame that the autoencoder knows."""
         reference, scale = self.frozen.scene_frame
-        poses = np.asarray(_one_set(cameras).world_from_cam, np.float64)
-        if not normalize.has_unit(poses[:, :3, 3], scale):
+        placed = np.asarray(arguments.one_set(cameras).world_from_cam, np.float64)
+        if not normalize.has_unit(placed[:, :3, 3], scale):
             raise ValueError(
-                f"the {len(poses)} cameras stand in one place, but this model measures a scene by "
+                f"the {len(placed)} cameras stand in one place, but this model measures a scene by "
                 f"how far they are apart (data.scale={scale!r}); give cameras in several places"
             )
-        unit = normalize.scene_unit(poses[:, :3, 3], np.arange(len(poses)), scale)
-        to_world = normalize.world_from_scene(poses, reference, unit)
-        moved = jnp.asarray(normalize.to_scene(poses, to_world), jnp.float32)
+        unit = normalize.scene_unit(placed[:, :3, 3], np.arange(len(placed)), scale)
+        to_world = normalize.world_from_scene(placed, reference, unit)
+        moved = jnp.asarray(normalize.to_scene(placed, to_world), jnp.float32)
         return _SceneFrame(
             dataclasses.replace(cameras, world_from_cam=moved), jnp.asarray(to_world, jnp.float32)
         )
@@ -314,7 +318,7 @@ class SceneModel:
         self, class_label: Any, guidance_scale: float, num_samples: int
     ) -> list[int]:
         """The class labels [S] as the network takes them."""
-        if not isinstance(num_samples, int | np.integer) or num_samples < 1:
+        if not arguments.is_whole(num_samples) or num_samples < 1:
             raise ValueError(f"{num_samples=} must be a whole number, at least 1")
         scale = np.asarray(guidance_scale)
         if scale.shape or scale.dtype.kind not in "iuf" or not 0 <= scale < math.inf:
@@ -333,7 +337,7 @@ class SceneModel:
             return NO_CLASS
         classes = self.task.model.num_classes
         label = self.class_names.index(class_label) if class_label in self.class_names else None
-        if isinstance(class_label, int | np.integer) and 0 <= class_label < classes:
+        if arguments.is_whole(class_label) and 0 <= class_label < classes:
             label = int(class_label)
         if label is None:
             known = f"0 to {classes - 1}" if classes else "none: it was trained without classes"
@@ -376,19 +380,3 @@ class _SceneFrame:
 
     cameras: Cameras
     world_from_scene: Array
-
-
-def _one_set(cameras: Cameras) -> Cameras:
-    """Checked cameras [V]; intrinsics and poses finite."""
-    if not isinstance(cameras, Cameras):
-        raise ValueError(f"cameras must be lgs_jax.Cameras, got {type(cameras).__name__}")
-    if len(cameras.check().batch_shape) != 1:
-        raise ValueError(f"expected cameras with one leading dimension, got {cameras.batch_shape}")
-    _check_finite("cameras.world_from_cam", cameras.world_from_cam)
-    _check_finite("cameras.intrinsics", cameras.intrinsics)
-    return cameras
-
-
-def _check_finite(name: str, values: Any) -> None:
-    if not np.all(np.isfinite(np.asarray(values))):
-        raise ValueError(f"{name} holds values that are not finite")

@@ -1,6 +1,7 @@
 """Samplers against known solutions: Gaussians, mixtures, plain loops."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -297,3 +298,9 @@ def test_misuse_is_refused():
     for name in samplers.SAMPLERS:
         with pytest.raises(ValueError, match="vp, flow"):
             samplers.make(name, "edm")
+
+
+@pytest.mark.parametrize("name", samplers.SAMPLERS)
+def test_arguments_may_be_given_by_name(name):
+    parameters = inspect.signature(samplers.make(name, "vp")).parameters
+    assert list(parameters) == ["denoise_fn", "z_init", "log_snr_grid", "key"]

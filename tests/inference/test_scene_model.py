@@ -143,7 +143,7 @@ def test_classes_by_name_by_number_and_for_each_sample(model, given, monkeypatch
     sample = functools.partial(model.sample, jax.random.key(1), given[1], steps=2, num_samples=2)
     by_name, by_number, mixed, other = (
         np.asarray(sample(class_label=label).means)
-        for label in ("dog", 1, ["cat", "dog"], ("cat", 0))
+        for label in ("dog", np.array(1), ["cat", "dog"], jnp.zeros(2, jnp.int32))
     )
     np.testing.assert_array_equal(by_name, by_number)
     np.testing.assert_array_equal(mixed[1], by_name[1])
@@ -207,7 +207,12 @@ def test_another_guidance_scale_does_not_compile_again(model, given):
         ({"guidance_scale": -1.0}, "guidance_scale=-1.0 must be a number, finite and"),
         ({"guidance_scale": np.nan}, "guidance_scale=nan must be a number, finite and"),
         ({"guidance_scale": "a"}, "guidance_scale='a' must be a number"),
-        ({"nan": True}, "world_from_cam holds values that are not finite"),
+        ({"num_samples": True}, "num_samples=True must be a whole number"),
+        ({"class_label": True}, "class_label=True is not a class of this model"),
+        ({"pose": np.nan}, "world_from_cam holds values that are not finite"),
+        ({"pose": np.diag([1, -1, 1, 1])}, r"world_from_cam\[0\]: the pose mirrors"),
+        ({"pose": np.diag([2, 2, 2, 1])}, r"world_from_cam\[0\]: the pose is no rigid motion"),
+        ({"focal": 0}, "positive focal lengths; the smallest is 0"),
     ],
 )
 def test_refusals(model, given, change, message):
@@ -219,8 +224,11 @@ def test_refusals(model, given, change, message):
         where = None
     if "count" in change:
         where = cameras[:1]
-    if "nan" in change:
-        where = dataclasses.replace(cameras, world_from_cam=cameras.world_from_cam * np.nan)
+    if "pose" in change:
+        moved = np.asarray(cameras.world_from_cam) @ (change["pose"] * np.ones((4, 4)))
+        where = dataclasses.replace(cameras, world_from_cam=moved)
+    if "focal" in change:
+        where = dataclasses.replace(cameras, intrinsics=cameras.intrinsics * change["focal"])
     if "images" in change:
         options["images"] = images[:1]
     if "context" in change:
@@ -274,6 +282,13 @@ def test_latents_and_images_are_checked(model, given):
         model.encode(images[:1], cameras)
     with pytest.raises(settings.SettingsError, match="max_known=9"):
         make_model(max_known=9)
+
+
+def test_images_of_half_precision_are_taken(model, given):
+    images, cameras = given
+    half = jnp.asarray(images, jnp.bfloat16)
+    expected = model.encode(np.asarray(half, np.float32), cameras)
+    np.testing.assert_array_equal(model.encode(half, cameras), expected)
 
 
 def test_a_run_opens_with_its_own_autoencoder_only(tmp_path, monkeypatch):

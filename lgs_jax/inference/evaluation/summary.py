@@ -34,7 +34,7 @@ def scores(
     """For each measure and group of views: `first` sample and, of several, `best` of each scene.
 
     The best sample is taken for every measure on its own, by its mean over all views of the scene,
-    as the paper does. Every figure is {mean, low, high}, a mean over scenes.
+    as the paper very probably does. Every figure is {mean, low, high}, a mean over scenes.
     """
     if not records[0]["samples"]:
         return {}
