@@ -96,6 +96,12 @@ def test_the_allowed_names_cannot_be_called_for_something_else(tmp_path):
     path.write_bytes(b"\x80\x03cnumpy._core.multiarray\n_reconstruct\nK\x01K\x02K\x03\x87R.")
     with pytest.raises(pickles.ForbiddenPickle, match="only plain NumPy arrays"):
         pickles.load_arrays(path)
+    # An array whose memory nothing has set.
+    path.write_bytes(
+        b"\x80\x03cnumpy._core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x07\x85C\x01b\x87R."
+    )
+    with pytest.raises(pickles.ForbiddenPickle, match=r"from an empty one, not from shape=\(7,\)"):
+        pickles.load_arrays(path)
 
 
 def test_a_cut_file_is_named(tmp_path):

@@ -107,6 +107,20 @@ def test_opens_the_page_or_says_where_it_is(folder, monkeypatch, capsys, found):
     assert (f"no browser to open {page.as_uri()} in" in printed) != found
 
 
+@pytest.mark.parametrize(("given", "host"), [([], "127.0.0.1"), (["--host=0.0.0.0"], "0.0.0.0")])
+def test_the_live_viewer_listens_at_this_machine_alone_unless_told(
+    folder, monkeypatch, capsys, given, host
+):
+    server = mock.Mock(**{"get_port.return_value": 8080})
+    server.sleep_forever.side_effect = KeyboardInterrupt
+    serve = mock.Mock(return_value=server)
+    monkeypatch.setattr(live, "serve", serve)
+    assert __main__.main(["view", str(folder / "a.ply"), *given]) == 0
+    assert serve.call_args.kwargs["host"] == host
+    assert f"http://{host}:8080 " in capsys.readouterr().out
+    server.stop.assert_called_once()
+
+
 def test_without_the_package_it_says_what_to_install(folder, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "viser", None)
     assert __main__.main(["view", str(folder / "a.ply")]) == 1
