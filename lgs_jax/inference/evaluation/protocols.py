@@ -1,8 +1,8 @@
 """What a model is shown, what it is compared with, and which data that needs.
 
 The paper very probably renders every scene at its V encoded views and at V held-out ones half-way
-between them, and pools both. So do the groups "all" here, wherever the data's settings leave room for V frames
-between the encoded ones; see `target_views`.
+between them, and pools both. So do the groups "all" here, wherever the data's settings leave room
+for V frames between the encoded ones; see `target_views`.
 """
 
 import dataclasses
