@@ -83,13 +83,13 @@ class ZipPath:
 AnyPath = epath.Path | ZipPath
 
 
-def members(archive: str) -> frozenset[str]:
-    """Names of all files of an archive.
+def folders(archive: str) -> frozenset[str]:
+    """Names of all folders of an archive, also of empty ones that it lists.
 
     Raises:
       DataError: if it is no zip archive.
     """
-    return _names(archive)[0]
+    return _names(archive)[1]
 
 
 # A process that was forked must not share the position in the file, so it opens its own.
@@ -107,11 +107,11 @@ def _open(path: str, _process: int) -> zipfile.ZipFile:
 @functools.lru_cache(64)
 def _names(path: str) -> tuple[frozenset[str], frozenset[str]]:
     """Files and folders."""
-    inside = frozenset(n for n in _open(path, os.getpid()).namelist() if not n.endswith("/"))
-    folders = {""}
-    for name in inside:
+    names = _open(path, os.getpid()).namelist()
+    found = {""}
+    for name in names:
         while name := name.rpartition("/")[0]:
-            if name in folders:
+            if name in found:
                 break
-            folders.add(name)
-    return inside, frozenset(folders)
+            found.add(name)
+    return frozenset(name for name in names if not name.endswith("/")), frozenset(found)

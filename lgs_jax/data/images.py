@@ -390,6 +390,11 @@ def _unreadable(path: str | Embedded, error: Exception) -> DataError:
         return error if str(path) in str(error) else DataError(f"{path}: {error}")
     if isinstance(error, FileNotFoundError):
         return DataError(f"image {path} is missing; restore it or drop the frame")
+    if isinstance(error, Image.DecompressionBombError):
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # up to here Pillow only warns
+        return DataError(
+            f"image {path} is larger than Pillow's limit of {limit} pixels; reduce its size"
+        )
     return DataError(
         f"image {path} cannot be decoded, it is cut off or broken ({error}); restore the file"
     )

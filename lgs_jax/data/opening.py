@@ -1,7 +1,6 @@
 """From settings to a checked source."""
 
 import importlib
-import json
 from collections.abc import Sequence
 
 from lgs_jax.data import images, mixture, places, scan, view_index
@@ -113,10 +112,10 @@ def read_drop_frames(root: str, file: str, keys: Sequence[str]) -> dict[str, fro
     path = places.place(root) / file
     expected = "expected a JSON object {scene: [frame names]}"
     try:
-        listed = json.loads(path.read_text())
+        listed = places.read_json(path)
     except FileNotFoundError as error:
         raise DataError(f"data.drop_frames: there is no file {path}; {expected}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"data.drop_frames: {path} is no JSON ({error}); {expected}") from error
     if not isinstance(listed, dict) or not all(isinstance(v, list) for v in listed.values()):
         raise DataError(f"data.drop_frames: {path} holds something else; {expected}")

@@ -5,10 +5,12 @@ Everything goes through `etils.epath`, as the checkpoints do; a place on disk be
 """
 
 import contextlib
+import json
 import os
 import posixpath
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 import fsspec
 from etils import epath
@@ -91,6 +93,33 @@ def child(folder: epath.Path, relative: str) -> epath.Path:
         return folder / relative
     scheme, _, rest = text.partition("://")
     return epath.Path(f"{scheme}://{posixpath.normpath(posixpath.join(rest, relative))}")
+
+
+def is_inside(folder: epath.Path, relative: str, *, or_beside: bool = False) -> bool:
+    """Whether `child(folder, relative)` lies in the folder by its name, wherever links lead.
+
+    With `or_beside` the folder around it will do as well, unless that is all of a disk or store.
+    """
+    text = str(folder)
+    whole = f"/{text.partition('://')[2]}" if is_remote(text) else str(Path(text).absolute())
+    top = posixpath.normpath(whole)
+    around = posixpath.dirname(top)
+    limit = around if or_beside and around != "/" else top
+    target = posixpath.normpath(posixpath.join(top, relative))
+    return posixpath.commonpath([limit, target]) == limit
+
+
+def read_json(path: PurePath) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text())
+    except RecursionError as error:
+        raise ValueError("lists or objects in it are nested too deeply") from error
 
 
 def read_span(path: str, offset: int, length: int) -> bytes:

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 
-# A rotation may be off by rounding in a text file, not more: max |R^T R - I|.
+# A rotation may be off by rounding in a text file, not more: max |R^T R - I|; so may the last row.
 MAX_ROTATION_ERROR = 1e-3
+_LAST_ROW = (0.0, 0.0, 0.0, 1.0)
 # Beyond this a coordinate is no place but a damaged number; it counts as infinite.
 MAX_COORDINATE = 1e12
 
@@ -51,15 +52,19 @@ def pose_faults(maps: np.ndarray) -> list[str]:
     rotations = maps[:, :3, :3]
     errors = np.abs(np.swapaxes(rotations, 1, 2) @ rotations - np.eye(3)).max(axis=(1, 2))
     mirrors = np.linalg.det(rotations) < 0
-    return [
-        _pose_fault(*values)
-        for values in zip(finite.tolist(), errors.tolist(), mirrors.tolist(), strict=True)
-    ]
+    columns = finite.tolist(), maps[:, 3].tolist(), errors.tolist(), mirrors.tolist()
+    return [_pose_fault(*values) for values in zip(*columns, strict=True)]
 
 
-def _pose_fault(finite: bool, error: float, mirrors: bool) -> str:
+def _pose_fault(finite: bool, last_row: list[float], error: float, mirrors: bool) -> str:
     if not finite:
         return "the pose holds NaN or infinity; re-export the cameras or drop the frame"
+    if np.abs(np.subtract(last_row, _LAST_ROW)).max() > MAX_ROTATION_ERROR:
+        found = ", ".join(f"{value:g}" for value in last_row)
+        return (
+            f"the last row of the pose is {found}, expected 0, 0, 0, 1; re-export the cameras, and "
+            "look whether rows and columns were swapped"
+        )
     if error > MAX_ROTATION_ERROR:
         return (
             f"the pose is no rigid motion: max |R^T R - I| = {error:.2g}, allowed "
@@ -75,6 +80,7 @@ def nearest_rigid(maps: np.ndarray) -> np.ndarray:
     left, _, right = np.linalg.svd(maps[:, :3, :3])
     result = maps.copy()
     result[:, :3, :3] = left @ right
+    result[:, 3] = _LAST_ROW
     return result
 
 

@@ -25,7 +25,7 @@ class RawFrame:
     """One frame as a reader found it, unchecked.
 
     Attributes:
-      name: for the report; unique in the scene.
+      name: for the report; of several frames with one name, all but the first are bad.
       path: the image file, which may be missing, or its place inside another file.
       pose: [4, 4], OpenCV axes; its direction is the scene's `cam_from_world`.
       intrinsics: fx, fy, cx, cy [4] in pixels, or in fractions of width and height.
@@ -174,8 +174,15 @@ def examine(reader: Reader, key: str, options: ScanOptions) -> Examined:
     frames = [frame for frame in scene.frames if frame.name not in left_out]
     listed = found - len(frames) - len(findings)
     kept, files = [], []
+    names: set[str] = set()
     for frame, pose_fault in zip(frames, _pose_faults(frames), strict=True):
         try:
+            if frame.name in names:
+                raise DataError(
+                    "the cameras list this frame more than once, and only the first of them "
+                    "counts; remove the others"
+                )
+            names.add(frame.name)
             if pose_fault:
                 raise DataError(pose_fault)
             assumed = files[0].size if files and options.verify == "quick" else None

@@ -256,7 +256,7 @@ class DataSettings:
                     raise ValueError(
                         f"data.mix[{number}] sets {name!r}, which must be the same for all sources"
                     )
-                check_name(f"data.mix[{number}] has the key", name, known)
+            settings.check_keys(keys, known, f"data.mix[{number}]")
         if self.view_index and (self.mix or self.drop_frames):
             other = "data.mix" if self.mix else "data.drop_frames"
             raise ValueError(

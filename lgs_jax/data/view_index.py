@@ -5,7 +5,6 @@ their place in the scene. Scenes that are null have no good choice of views and 
 by design (720 of the 7,194 of RealEstate10K).
 """
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -101,10 +100,10 @@ def _fault(views: Any, frames: int, context: int, target: int) -> str:
 
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
-        index = json.loads(path.read_text())
+        index = places.read_json(path)
     except FileNotFoundError as error:
         raise DataError(f"data.view_index: there is no file {path}; {_EXPECTED}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise DataError(f"data.view_index: {path} is no JSON ({error}); {_EXPECTED}") from error
     if not isinstance(index, dict):
         raise DataError(f"data.view_index: {path} holds no object; {_EXPECTED}")

@@ -121,6 +121,25 @@ def test_unknown_camera_number(formats, scene, tmp_path):
     assert "has no camera 8; export it again" in finding.reason
 
 
+@pytest.mark.parametrize("binary", [True, False])
+@pytest.mark.parametrize("name", ["../other/0.png", "a/../../0.png", "/etc/0.png"])
+def test_names_stay_in_the_folder_of_images(formats, scene, tmp_path, name, binary):
+    write(formats, tmp_path / "a", scene)
+    names = [f"img_{i}.png" for i in range(11)] + [name]
+    camera = ("PINHOLE", CAMERAS["PINHOLE"][0])
+    formats.write_colmap(
+        tmp_path / "a", scene.world_from_cam, SIZE, camera, names=names, binary=binary
+    )
+    if not binary:
+        (tmp_path / "a/sparse/0/cameras.bin").unlink()
+    for place in (tmp_path / "a/other/0.png", tmp_path / "a/0.png"):
+        formats.save_image(place, scene.image(0))
+    (finding,) = ScannedSource(Colmap(tmp_path), ScanOptions()).report.findings
+    assert finding.frame == name
+    assert f"sparse/0 names the image {name!r}, expected a path inside " in finding.reason
+    assert finding.reason.endswith("a/images; put the image there and export the model again")
+
+
 @pytest.mark.parametrize("name", ["cameras", "images"])
 def test_cut_off_binaries(formats, scene, tmp_path, name):
     write(formats, tmp_path / "a", scene)

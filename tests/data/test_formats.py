@@ -115,6 +115,31 @@ def test_frames_above_the_folder_are_found_in_a_store(formats, scene, store, tmp
     np.testing.assert_array_equal(read("transforms", "s3://bucket/a").images[2], scene.image(2))
 
 
+@pytest.mark.parametrize(
+    ("folder", "relative", "inside", "beside"),
+    [
+        ("/data/a", "images/0.png", True, True),
+        ("/data/a", "b/../0.png", True, True),
+        ("/data/a", "/data/a/0.png", True, True),
+        ("/data/a", "../images/0.png", False, True),
+        ("/data/a", "/data/ab/0.png", False, True),
+        ("/data/a", "../../0.png", False, False),
+        ("/data/a", "/etc/0.png", False, False),
+        ("/data", "../etc/0.png", False, False),  # all of a disk is beside it
+        ("/", "etc/0.png", True, True),
+        ("a", "../0.png", False, True),
+        ("a/../b", "../a/0.png", False, True),
+        ("s3://bucket/a", "../b/0.png", False, True),
+        ("s3://bucket/a", "../../other/0.png", False, False),
+        ("s3://bucket", "../other/0.png", False, False),
+        ("s3://bucket/a", "/other/0.png", False, False),
+    ],
+)
+def test_places_inside_a_folder(folder, relative, inside, beside):
+    assert places.is_inside(epath.Path(folder), relative) is inside
+    assert places.is_inside(epath.Path(folder), relative, or_beside=True) is beside
+
+
 def test_places_that_cannot_be_read_are_refused(monkeypatch):
     with pytest.raises(DataError, match=r"no store that can be read; expected a path or gs://"):
         places.place("ftp://host/data")

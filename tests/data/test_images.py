@@ -147,6 +147,14 @@ def test_other_files_are_refused(tmp_path, content):
         images.stored_size(str(tmp_path / "a.jpg"), OPTIONS)
 
 
+def test_more_pixels_than_pillow_reads(tmp_path, rgb, monkeypatch):
+    Image.fromarray(rgb).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", rgb[..., 0].size // 2 - 1)
+    limit = 2 * Image.MAX_IMAGE_PIXELS
+    with pytest.raises(DataError, match=rf"huge\.png is larger than Pillow's limit of {limit} pix"):
+        images.stored_size(str(tmp_path / "huge.png"), OPTIONS)
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"a\.jpg is missing; restore it"):
         images.stored_size(str(tmp_path / "a.jpg"), OPTIONS)

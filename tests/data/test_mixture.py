@@ -150,7 +150,9 @@ def test_faults_name_the_source(formats, folders, tmp_path):
     [
         ({"height": 32}, r"data\.mix\[0\] sets 'height', which must be the same for all"),
         ({"mix": ()}, r"data\.mix\[0\] sets 'mix'"),
-        ({"soruce": "llff"}, r"data\.mix\[0\] has the key='soruce'.*did you mean 'source'"),
+        ({"soruce": "llff"}, r"unknown key data\.mix\[0\]\.soruce; did you mean 'source'\?$"),
+        ({"wieght": 0.5}, r"^unknown key data\.mix\[0\]\.wieght; did you mean 'weight'\?$"),
+        ({"zzz": 1}, r"unknown key data\.mix\[0\]\.zzz; known keys: background, beyond, colour"),
         ({"source": "coldmap"}, r"data\.source='coldmap'.*mean 'colmap'"),
         ({"weight": 0.0}, r"data\.weight=0\.0 must be positive"),
     ],

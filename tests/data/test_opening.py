@@ -68,6 +68,7 @@ def test_a_tilde_is_the_home(folder, monkeypatch):
     [
         (None, r"there is no file .*repeated\.json; expected a JSON object"),
         ("{", r"repeated\.json is no JSON .*expected a JSON object"),
+        ("[" * 200000, r"is no JSON \(lists or objects in it are nested too deeply\); expected a"),
         (b"\xff\xfe\x00bad", r"repeated\.json is no JSON .*expected a JSON object"),
         ('{"clip1": [7]}', r"train/clip1 has no frame '7' \(one of 1.*named like '1000000'"),
         ("[1]", r"repeated\.json holds something else; expected a JSON object"),

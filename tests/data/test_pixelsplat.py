@@ -143,7 +143,11 @@ def test_broken_folders_are_named(scene, root, tmp_path):
         reader.read("train/z")
     with pytest.raises(DataError, match=r"there is no file .*000009\.torch"):
         reader.read("train/y")
-    for content, message in (("{", "is no JSON"), ('{"a": "../x"}', "file name of its chunk")):
+    for content, message in (
+        ("{", "is no JSON"),
+        ("[" * 200000, "is no JSON .lists or objects in it are nested too deeply"),
+        ('{"a": "../x"}', "file name of its chunk"),
+    ):
         index.write_text(content)
         with pytest.raises(DataError, match=message):
             PixelSplat(root)

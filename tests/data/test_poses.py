@@ -32,13 +32,18 @@ def test_zero_quaternion_is_a_fault():
 
 
 def test_pose_faults_are_told_apart():
-    maps = rigid(2, 5)
+    maps = rigid(2, 8)
     maps[1, 0, 3] = np.nan
     maps[2, :3, :3] *= 1.05
     maps[3, :3, 0] *= -1
-    maps[4, :3, :3] += 1e-5
+    maps[4, :3, :3] *= 1.0004  # 1.0004^2 - 1 is below 1e-3
+    maps[5, :3, :3] *= 1.0006  # and this above
+    maps[6, 3] = [0, 1e-4, 0, 1]
+    maps[7, 3] = [0, 2e-3, 0, 1]
     faults = poses.pose_faults(maps)
-    assert faults[0] == faults[4] == ""
+    assert faults[0] == faults[4] == faults[6] == ""
+    assert "max |R^T R - I| = 0.0012, allowed 0.001" in faults[5]
+    assert "the last row of the pose is 0, 0.002, 0, 1, expected 0, 0, 0, 1" in faults[7]
     assert "NaN" in faults[1]
     assert "0.1" in faults[2]  # 1.05^2 - 1
     assert "no rigid motion" in faults[2]
@@ -49,11 +54,13 @@ def test_nearest_rigid_removes_rounding_and_keeps_the_centre():
     maps = rigid(3, 4)
     rounded = maps.copy()
     rounded[:, :3, :3] = np.round(maps[:, :3, :3], 4)
+    rounded[:, 3, 1] = 1e-5
     fixed = poses.nearest_rigid(rounded)
     gram = np.swapaxes(fixed[:, :3, :3], 1, 2) @ fixed[:, :3, :3]
     np.testing.assert_allclose(gram, np.tile(np.eye(3), (4, 1, 1)), atol=1e-14)
     np.testing.assert_allclose(fixed, maps, atol=2e-4)
     np.testing.assert_array_equal(fixed[:, :3, 3], rounded[:, :3, 3])
+    np.testing.assert_array_equal(fixed[:, 3], np.tile([0, 0, 0, 1], (4, 1)))
 
 
 @pytest.mark.parametrize(

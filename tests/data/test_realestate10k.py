@@ -79,6 +79,16 @@ def test_frames_are_in_order_of_time(scene, path, tmp_path):
     )
 
 
+def test_a_line_that_is_there_twice_counts_once(path, tmp_path):
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, lines[-1]]))
+    source = open_scene(tmp_path)
+    assert len(source[0]) == 8
+    (finding,) = source.report.findings
+    assert finding.frame == source[0].frame_names[-1]
+    assert "more than once" in finding.reason
+
+
 def bad_count(fields):
     return fields[:-1]
 

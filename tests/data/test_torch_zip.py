@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -71,6 +72,27 @@ def test_views_of_storages_are_checked(tmp_path):
         torch_zip.load(torch_files.save(tmp_path / "a", [np.arange(6).reshape(2, 3).T]))
     with pytest.raises(DataError, match="is compressed"):
         torch_zip.load(torch_files.save(tmp_path / "b", CONTENT, compression=zipfile.ZIP_DEFLATED))
+
+
+def test_pickles_that_would_fill_the_memory_are_refused(path, monkeypatch):
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("archive/data.pkl").file_size
+    monkeypatch.setattr(torch_zip, "_MAX_PICKLE_BYTES", size)
+    torch_zip.load(path)
+    monkeypatch.setattr(torch_zip, "_MAX_PICKLE_BYTES", size - 1)
+    with pytest.raises(DataError, match=rf"its archive/data\.pkl is larger than {size - 1} bytes"):
+        torch_zip.load(path)
+
+
+def test_storages_end_before_the_file_does(path):
+    """The directory at the end of the archive tells a size that the file does not have."""
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"archive/data/0") - 46  # bytes of an entry before its name
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    struct.pack_into("<2I", data, entry + 20, 2**20, 2**20)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"its archive/data/0 reaches beyond the end of the file"):
+        torch_zip.load(path)
 
 
 def test_files_that_are_no_archives(tmp_path):

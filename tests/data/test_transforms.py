@@ -78,6 +78,27 @@ def test_frames_override_the_top_and_are_sorted(formats, scene, tmp_path):
     np.testing.assert_array_equal(example.timestamps, np.arange(6))
 
 
+FOCAL = dict.fromkeys(("fl_x", "fl_y", "camera_angle_x", "camera_angle_y"))
+
+
+@pytest.mark.parametrize(
+    ("top", "frame", "expected"),
+    [
+        ({"fl_x": 60.0}, {"camera_angle_x": 1.0}, (73.2, 73.2)),
+        ({"fl_x": 60.0, "fl_y": 50.0}, {"camera_angle_x": 1.0}, (73.2, 50.0)),
+        ({"camera_angle_x": 1.0}, {"fl_x": 60.0}, (60.0, 60.0)),
+        ({"fl_x": 60.0, "fl_y": 50.0}, {"camera_angle_y": 1.0}, (60.0, 54.9)),
+        ({"camera_angle_x": 1.0, "camera_angle_y": 1.0}, {"fl_y": 50.0}, (73.2, 50.0)),
+        ({"fl_x": 60.0, "camera_angle_x": 1.0}, {}, (60.0, 60.0)),
+        ({}, {"fl_x": 60.0, "camera_angle_x": 1.0, "camera_angle_y": 1.0}, (60.0, 54.9)),
+    ],
+)
+def test_focal_lengths_of_a_frame_win_over_the_top(formats, scene, tmp_path, top, frame, expected):
+    """An angle of 1 over 80 and 60 pixels is 40 / tan(0.5) = 73.2 and 30 / tan(0.5) = 54.9."""
+    path = formats.write_transforms(tmp_path, scene, top=FOCAL | top, per_frame=lambda i: frame)
+    np.testing.assert_allclose(open_one(path).intrinsics[3, :2], expected, atol=0.05)
+
+
 def test_distortion_is_removed(formats, scene, tmp_path):
     # Radial only, so that the expectation is a one-line formula.
     path = formats.write_transforms(tmp_path, scene, top={"k1": -0.1, "k3": 0.02})
@@ -133,6 +154,14 @@ def drop_key(key):
         (drop_key("transform_matrix"), r"'transform_matrix' has shape"),
         (set_frame(transform_matrix=np.diag([1, 1, -1, 1]).tolist()), r"mirrors \(determinant -1"),
         (set_frame(transform_matrix=np.diag([2, 2, 2, 1]).tolist()), r"R\^T R - I\| = 3"),
+        (
+            set_frame(transform_matrix=np.diag([1, 1, 1, 2]).tolist()),
+            r"the last row of the pose is 0, 0, 0, 2, expected 0, 0, 0, 1; re-export the cameras",
+        ),
+        (
+            set_frame(transform_matrix=[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 2, 3, 1]]),
+            r"the last row of the pose is 1, 2, 3, 1, .* whether rows and columns were swapped",
+        ),
         (set_frame(fl_x="wide"), r"'fl_x' is 'wide', expected a number; repair"),
         (set_frame(fl_x=10**400), r"'fl_x' is not finite or beyond 1e\+12; repair"),
         (set_frame(w=float("nan")), r"'w' is not finite"),
@@ -141,6 +170,14 @@ def drop_key(key):
         (set_frame(file_path=7), r"'file_path' is 7, expected the path"),
         (set_frame(file_path=""), r"'file_path' is '', expected the path"),
         (set_frame(mask_path=7), r"'mask_path' is 7, expected the path"),
+        (
+            set_frame(file_path="../../secret/0.png"),
+            r"transforms\.json: 'file_path' is '\.\./\.\./secret/0\.png', expected a path inside "
+            r".*/fox or the folder around it; put the file there and correct the path",
+        ),
+        (set_frame(file_path="images/../../../0.png"), r"expected a path inside"),
+        (set_frame(file_path="/etc/passwd"), r"'file_path' is '/etc/passwd', expected a path insi"),
+        (set_frame(mask_path="../../0.png"), r"'mask_path' is .* expected a path inside"),
         (set_frame(fl_x=-5), r"focal lengths must be positive"),
         (set_frame(w=81), r"has 80x60 pixels, its camera declares 81x60; resize"),
         (set_frame(cx=900), r"principal point \(900,.*outside the 80x60 image"),
@@ -159,6 +196,29 @@ def test_bad_frames_are_left_out_with_a_reason(path, change, message):
         raise DataError(finding.reason)
     with pytest.raises(DataError, match=message):
         ScannedSource(Transforms(path), ScanOptions(on_bad="error"))
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_files_in_and_beside_the_folder_are_found(scene, path, absolute):
+    (path.parent / "images").rename(path.parent.parent / "pictures")
+    pictures = f"{path.parent.parent}/pictures/" if absolute else "./images/../../pictures/"
+    path.write_text(path.read_text().replace("images/", pictures))
+    (path.parent / "images").mkdir()
+    np.testing.assert_array_equal(open_one(path).images[2], scene.image(2))
+
+
+def test_a_frame_that_is_listed_twice_counts_once(path):
+    edit(path, lambda content: content["frames"].append(content["frames"][2]))
+    source = ScannedSource(Transforms(path), ScanOptions())
+    assert len(source[0]) == len(set(source[0].frame_names)) == 6
+    (finding,) = source.report.findings
+    assert (finding.scene, finding.frame) == ("fox", "images/002.png")
+    assert "list this frame more than once, and only the first of them counts" in finding.reason
+    with pytest.raises(DataError, match=r"frame images/002\.png: the cameras list this frame more"):
+        ScannedSource(Transforms(path), ScanOptions(on_bad="error"))
+    listed = ScanOptions(drop_frames={"fox": frozenset({"images/002.png"})}, on_bad="error")
+    report = ScannedSource(Transforms(path), listed).report
+    assert (report.frames_found, report.frames_listed, report.frames_kept) == (7, 2, 5)
 
 
 def test_listed_frames_are_no_faults(path):
@@ -201,7 +261,9 @@ def test_turned_images_need_a_declared_size(path, exif):
     assert "EXIF orientation 6 and the file declares no w and h" in finding.reason
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"frames": 3}', '{"frames": [1]}', '{"w": 3}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"frames": 3}', '{"frames": [1]}', '{"w": 3}', "[" * 200000, "1" * 5000]
+)
 def test_other_json_is_refused(path, text):
     path.write_text(text)
     with pytest.raises(DataError, match=r"transforms\.json.*export it again"):

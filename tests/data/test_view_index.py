@@ -128,7 +128,12 @@ def test_scenes_with_frames_left_out_are_reported(root):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "is no JSON"), ("[]", "holds no object"), ('{"x": null}', "names views for none of")],
+    [
+        ("{", "is no JSON"),
+        ("[" * 200000, "is no JSON"),
+        ("[]", "holds no object"),
+        ('{"x": null}', "names views for none of"),
+    ],
 )
 def test_files_of_another_kind(root, text, message):
     with pytest.raises(DataError, match=message):

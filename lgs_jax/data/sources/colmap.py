@@ -15,6 +15,7 @@ from etils import epath
 from lgs_jax.data import archives, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
+from lgs_jax.data.sources import folders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Image:
 class Colmap:
     """Parses a COLMAP folder, or a folder of such folders. Keys are the folders' names.
 
+    Folders beside them that have images but no cameras are scenes that cannot be read.
+
     Raises:
       DataError: if no reconstruction is there.
     """
@@ -87,20 +90,20 @@ class Colmap:
         self.name = f"colmap at {root}"
         if not root.is_dir():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
-        if find_model(root) is not None:
-            folders = [root]
-        else:
-            folders = [path for path in sorted(root.iterdir()) if find_model(path) is not None]
-        if not folders:
+        self._folders = folders.scenes(root, lambda folder: find_model(folder) is not None)
+        if not self._folders:
             raise DataError(f"{root} holds no reconstruction; expected {_EXPECTED}")
-        self._folders = {path.resolve().name: path for path in folders}
         self.keys = list(self._folders)
 
     def read(self, key: str) -> RawScene:
         """Parses one reconstruction."""
         folder = self._folders[key]
         model = find_model(folder)
-        assert model is not None, folder
+        if model is None:
+            raise DataError(
+                f"{folder} holds no reconstruction, expected {_EXPECTED}; restore it or remove the "
+                "folder"
+            )
         return read_scene(model, folder / "images")
 
 
@@ -115,6 +118,8 @@ def find_model(folder: epath.Path) -> epath.Path | None:
 def read_scene(model: archives.AnyPath, image_folder: archives.AnyPath) -> RawScene:
     """A reconstruction as a scene; frames are ordered by name, numbers by value.
 
+    Frames whose name leads out of the folder of images are left out.
+
     Raises:
       DataError: if a file is missing or broken.
     """
@@ -127,6 +132,12 @@ def read_scene(model: archives.AnyPath, image_folder: archives.AnyPath) -> RawSc
             faults.append((image.name, f"{model} has no camera {image.camera}; export it again"))
         elif camera.fault:
             faults.append((image.name, camera.fault))
+        elif image.name.startswith("/") or ".." in image.name.split("/"):
+            fault = (
+                f"{model} names the image {image.name!r}, expected a path inside {image_folder}; "
+                "put the image there and export the model again"
+            )
+            faults.append((image.name, fault))
         else:
             frames.append(
                 RawFrame(

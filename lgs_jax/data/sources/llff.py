@@ -16,6 +16,7 @@ from lgs_jax import files
 from lgs_jax.data import images, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
+from lgs_jax.data.sources import folders
 from lgs_jax.data.sources.colmap import natural_order
 
 _FILE = "poses_bounds.npy"
@@ -25,7 +26,8 @@ _EXPECTED = f"<scene>/{_FILE} and <scene>/images/*, or a folder of such folders"
 class Llff:
     """Parses one LLFF scene or a folder of them. Keys are the names of the scenes' folders.
 
-    Images are those of `images`, or else of the least reduced `images_<n>`.
+    Images are those of `images`, or else of the least reduced `images_<n>`. Folders beside the
+    scenes that have images but no poses are scenes that cannot be read.
 
     Raises:
       DataError: if there is none.
@@ -38,11 +40,9 @@ class Llff:
         self.name = f"llff at {root}"
         if not root.is_dir():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
-        own = [root] if (root / _FILE).is_file() else []
-        found = own or sorted(file.parent for file in root.glob(f"*/{_FILE}"))
-        if not found:
+        self._folders = folders.scenes(root, lambda folder: (folder / _FILE).is_file())
+        if not self._folders:
             raise DataError(f"{root} holds no {_FILE}; expected {_EXPECTED}")
-        self._folders = {folder.resolve().name: folder for folder in found}
         self.keys = list(self._folders)
 
     def read(self, key: str) -> RawScene:
@@ -69,6 +69,8 @@ def _read_rows(path: epath.Path) -> np.ndarray:
     """The numbers [N, 17], float64."""
     try:
         rows = np.load(io.BytesIO(path.read_bytes()), allow_pickle=False)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is missing; restore it or remove the folder") from error
     except files.BROKEN as error:
         raise DataError(f"{path} is no readable .npy file ({error}); restore it") from error
     if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "fiu":

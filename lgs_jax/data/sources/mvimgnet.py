@@ -7,21 +7,21 @@ Some instances come with an empty sparse folder or without images; a second reco
 """
 
 import os
-import re
+from collections.abc import Iterator
 
 from etils import epath
 
 from lgs_jax.data import archives, places
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawScene
-from lgs_jax.data.sources import colmap
+from lgs_jax.data.sources import colmap, folders
 
 _EXPECTED = (
     "<root>/<class>/<instance>/images/* and sparse/0/{cameras,images}.bin, or zip archives of that"
 )
 # What macOS adds to archives beside the files.
 _FINDERS_NOTES = "__MACOSX"
-_IN_ARCHIVE = re.compile(r"((?:.*/)?([^/]+/[^/]+))/(?:images|sparse)/")
+_PARTS = ("images", "sparse")
 
 
 class MVImgNet:
@@ -30,6 +30,9 @@ class MVImgNet:
     `classes.txt` ("<number> <name>" lines, or "<number>,<name>") names the classes; without it the
     folders' names serve. Labels are the places of the class in the sorted list of all classes
     (of `classes.txt`, if there is one), so they do not change with the scenes that are present.
+
+    Every folder in a class is an instance, and a class is what has an instance with images or
+    cameras, or is named in `classes.txt`.
 
     Args:
       root: the folder, or one archive.
@@ -43,11 +46,11 @@ class MVImgNet:
         self.name = f"mvimgnet at {root}"
         if not self._root.exists():
             raise DataError(f"there is no folder {root}; expected {_EXPECTED}")
-        self._folders = _instances(self._root)
+        names = self._class_names()
+        self._folders = _instances(self._root, set(names))
         if not self._folders:
             raise DataError(f"{root} holds no instance; expected {_EXPECTED}")
         self.keys = sorted(self._folders, key=colmap.natural_order)
-        names = self._class_names()
         classes = {key.split("/")[0] for key in self.keys} | set(names)
         ordered = sorted(classes, key=colmap.natural_order)
         self._labels = {folder: label for label, folder in enumerate(ordered)}
@@ -90,22 +93,35 @@ class MVImgNet:
         )
 
 
-def _instances(root: epath.Path) -> dict[str, archives.AnyPath]:
-    """The folder of every instance, on disk or in an archive."""
+def _instances(root: epath.Path, classes: set[str]) -> dict[str, archives.AnyPath]:
+    """The folder of every instance, on disk or in an archive; nothing if all are empty.
+
+    `classes` are the folders that are known to be classes.
+    """
     found: dict[str, archives.AnyPath] = {}
-    for path in root.glob("*/*"):
-        if (path / "images").is_dir() or (path / "sparse").is_dir():
-            found[path.relative_to(root).as_posix()] = path
-    for archive in [root] if root.is_file() else sorted(root.glob("*.zip")):
-        for key, inner in _inside(archive):
-            place = archives.ZipPath(str(archive), inner)
-            if key in found:
-                raise DataError(f"instance {key} is in {found[key]} and in {place}; remove one")
+    others: dict[str, archives.AnyPath] = {}
+    for key, place in _inner_folders(root):
+        if not any((place / part).is_dir() for part in _PARTS):
+            others.setdefault(key, place)
+        elif key in found:
+            raise DataError(f"instance {key} is in {found[key]} and in {place}; remove one")
+        else:
             found[key] = place
-    return found
+    classes = classes | {key.split("/")[0] for key in found}
+    empty = {
+        key: place
+        for key, place in others.items()
+        if key.split("/")[0] in classes and not folders.is_companion(place.name) and place.is_dir()
+    }
+    return empty | found if found else {}
 
 
-def _inside(archive: epath.Path) -> list[tuple[str, str]]:
-    """Keys and folders of the instances in an archive; one in two folders is there twice."""
-    names = (n for n in archives.members(str(archive)) if _FINDERS_NOTES not in n.split("/"))
-    return sorted({(m.group(2), m.group(1)) for m in map(_IN_ARCHIVE.match, names) if m})
+def _inner_folders(root: epath.Path) -> Iterator[tuple[str, archives.AnyPath]]:
+    """What may be an instance: `<class>/<instance>` and its place; on a disk also files."""
+    for path in root.glob("*/*"):
+        yield path.relative_to(root).as_posix(), path
+    for archive in [root] if root.is_file() else sorted(root.glob("*.zip")):
+        for inner in sorted(archives.folders(str(archive))):
+            parts = inner.split("/")
+            if len(parts) > 1 and _FINDERS_NOTES not in parts:
+                yield "/".join(parts[-2:]), archives.ZipPath(str(archive), inner)

@@ -8,7 +8,6 @@ Images are read where they lie in the chunk, when they are used.
 """
 
 import functools
-import json
 import os
 import posixpath
 from pathlib import Path
@@ -91,8 +90,8 @@ def _index(folder: epath.Path) -> dict[str, epath.Path]:
                     raise DataError(f"scene {key} is in {found[key]} and in {chunk}; remove one")
         return found
     try:
-        listed = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        listed = places.read_json(path)
+    except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); download it again") from error
     names = listed.values() if isinstance(listed, dict) else [None]
     if not all(isinstance(name, str) and posixpath.basename(name) == name for name in names):

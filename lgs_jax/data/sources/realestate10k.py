@@ -14,6 +14,7 @@ from etils import epath
 from lgs_jax.data import images, places
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
+from lgs_jax.data.sources import folders
 
 _FIELDS = 19
 _LAYOUTS = (
@@ -34,7 +35,8 @@ _EXPECTED = (
 class RealEstate10K:
     """Parses a folder of RealEstate10K scenes.
 
-    Keys are `<split>/<id>`, or `<id>` where the text files lie directly in the root.
+    Keys are `<split>/<id>`, or `<id>` where the text files lie directly in the root. Folders of
+    frames without a text file are scenes that cannot be read.
 
     Raises:
       DataError: if the root, the text files or the folders of frames are not there.
@@ -52,6 +54,10 @@ class RealEstate10K:
             raise DataError(f"{root} holds no scene; expected {_EXPECTED}")
         self.keys = [file.relative_to(self._root).with_suffix("").as_posix() for file in files]
         self._layout = self._find_layout()
+        # Where they were if their text files were there.
+        self.keys = sorted(
+            [*self.keys, *self._without_text()], key=lambda key: f"{key}.txt".split("/")
+        )
 
     def _find_layout(self) -> str:
         for layout in _LAYOUTS:
@@ -66,10 +72,30 @@ class RealEstate10K:
         split, _, scene = key.rpartition("/")
         return places.child(self._root, layout.format(split=split or ".", id=scene))
 
+    def _without_text(self) -> list[str]:
+        """Keys of folders of frames, beside those that the text files name."""
+        if self._layout.startswith(".."):  # may hold the frames of other roots, too
+            return []
+        known: dict[str, dict[str, epath.Path]] = {}
+        for key in self.keys:
+            split = key.rpartition("/")[0] if "{split}" in self._layout else ""
+            folder = self._folder(self._layout, key)
+            known.setdefault(split, {})[folder.name] = folder
+        return [
+            f"{split}/{name}" if split else name
+            for split, scenes in known.items()
+            for name in folders.without_cameras(next(iter(scenes.values())).parent, scenes)
+        ]
+
     def read(self, key: str) -> RawScene:
         """Parses one scene."""
         text = self._root / f"{key}.txt"
         folder = self._folder(self._layout, key)
+        if not text.is_file():
+            raise DataError(
+                f"its text file {text} is missing, while its frames are in {folder}; download the "
+                "file or remove the folder"
+            )
         if not folder.is_dir():
             raise DataError(f"its folder of frames {folder} is missing; download the frames")
         lines = text.read_bytes().decode(errors="replace").splitlines()[1:]

@@ -1,10 +1,9 @@
 """NeRF transforms.json: camera-to-world poses with OpenGL axes.
 
 Intrinsics (`fl_x fl_y cx cy w h`, or `camera_angle_x`) and OpenCV distortion (`k1 k2 p1 p2 k3`)
-stand at the top or in a frame; the frame wins.
+stand at the top or in a frame; the frame wins, whichever of the two spellings it uses.
 """
 
-import json
 import math
 import os
 from typing import Any
@@ -15,16 +14,22 @@ from etils import epath
 from lgs_jax.data import images, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
+from lgs_jax.data.sources import folders
 from lgs_jax.data.sources.colmap import natural_order
 
 _FILES = ("transforms.json", "transforms_train.json")
 _DISTORTION = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _PINHOLE_MODELS = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "FULL_OPENCV")
+# A focal length may be told as an angle; a frame's replaces both at the top.
+_OTHER_SPELLING = {"fl_x": "camera_angle_x", "fl_y": "camera_angle_y"}
+_OTHER_SPELLING |= {angle: focal for focal, angle in _OTHER_SPELLING.items()}
 _EXPECTED = "a transforms.json, a folder with one, or a folder of such folders"
 
 
 class Transforms:
     """Parses one transforms.json or many. Keys are the names of the folders that hold them.
+
+    Folders beside them that have images but no such file are scenes that cannot be read.
 
     Raises:
       DataError: if there is none.
@@ -37,21 +42,24 @@ class Transforms:
         self.name = f"transforms at {root}"
         if not root.exists():
             raise DataError(f"there is no {root}; expected {_EXPECTED}")
-        files = [root] if root.is_file() else _find(root)
-        if not files and root.is_dir():
-            files = [file for folder in sorted(root.iterdir()) for file in _find(folder)]
-        if not files:
+        if root.is_file():
+            self._places = {root.resolve().parent.name: root}
+        else:
+            self._places = folders.scenes(root, lambda folder: _find(folder) is not None)
+        if not self._places:
             raise DataError(f"{root} holds no transforms.json; expected {_EXPECTED}")
-        self._files = {file.resolve().parent.name: file for file in files}
-        self.keys = list(self._files)
+        self.keys = list(self._places)
 
     def read(self, key: str) -> RawScene:
         """Parses one file; frames are ordered by file name, numbers by value."""
-        path = self._files[key]
+        place = self._places[key]
+        path = place if place.is_file() else _find(place) or place / _FILES[0]
         try:
-            content = json.loads(path.read_text())
+            content = places.read_json(path)
             entries = content["frames"]
-        except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        except FileNotFoundError as error:
+            raise DataError(f"{path} is missing; restore it or remove the folder") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{path} is no JSON object with a list 'frames' ({error!r}); export it again"
             ) from error
@@ -68,16 +76,16 @@ class Transforms:
         return RawScene(frames, faults)
 
 
-def _find(folder: epath.Path) -> list[epath.Path]:
-    """The file of a folder, as a list of one or none."""
-    return [folder / name for name in _FILES if (folder / name).is_file()][:1]
+def _find(folder: epath.Path) -> epath.Path | None:
+    """The file of a folder."""
+    return next((folder / name for name in _FILES if (folder / name).is_file()), None)
 
 
 def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epath.Path) -> RawFrame:
-    values = {**top, **entry}
+    values = {k: v for k, v in top.items() if _OTHER_SPELLING.get(k) not in entry} | entry
     if "file_path" not in entry:
         raise DataError("a frame has no 'file_path'; add it")
-    path = _image_path(places.child(folder, _text(entry, "file_path")))
+    path = _image_path(_place(folder, entry, "file_path"))
     try:
         matrix = np.asarray(entry.get("transform_matrix"), np.float64)
     except (TypeError, ValueError):
@@ -86,18 +94,19 @@ def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epat
         raise DataError(
             f"'transform_matrix' has shape {matrix.shape}, expected 4x4 numbers; export it again"
         )
+    # Column by column: a product of matrices would spread an infinite entry with a warning.
+    matrix[:3] *= poses.CV_FROM_GL.diagonal()
     size = _size(values, path)
     masked = values.get("mask_path") is not None
     return RawFrame(
         name=entry["file_path"],
         path=str(path),
-        # Column by column: a product of matrices would spread an infinite entry with a warning.
-        pose=np.vstack([matrix[:3], [0.0, 0.0, 0.0, 1.0]]) * poses.CV_FROM_GL.diagonal(),
+        pose=np.vstack([matrix, np.eye(4)[len(matrix) :]]),
         intrinsics=_intrinsics(values, size),
         timestamp=float(number),
         size=size,
         distortion=_distortion(values),
-        mask=str(places.child(folder, _text(values, "mask_path"))) if masked else None,
+        mask=str(_place(folder, values, "mask_path")) if masked else None,
     )
 
 
@@ -131,11 +140,17 @@ def _focal_length(values: dict[str, Any], angle: str, length: int) -> float:
     return 0.5 * length / math.tan(0.5 * radians)
 
 
-def _text(values: dict[str, Any], name: str) -> str:
+def _place(folder: epath.Path, values: dict[str, Any], name: str) -> epath.Path:
+    """The file that a frame names, in the capture's folder or beside that."""
     value = values[name]
     if not isinstance(value, str) or not value:
         raise DataError(f"{name!r} is {value!r}, expected the path of a file; repair it")
-    return value
+    if not places.is_inside(folder, value, or_beside=True):
+        raise DataError(
+            f"{name!r} is {value!r}, expected a path inside {folder} or the folder around it; put "
+            "the file there and correct the path"
+        )
+    return places.child(folder, value)
 
 
 def _size(values: dict[str, Any], path: epath.Path) -> tuple[int, int]:
@@ -161,7 +176,7 @@ def _intrinsics(values: dict[str, Any], size: tuple[int, int]) -> np.ndarray:
         raise DataError("neither 'fl_x' nor 'camera_angle_x' is given; add one of them")
     if "fl_y" in values:
         fy = _number(values, "fl_y")
-    elif "camera_angle_y" in values and "fl_x" not in values:
+    elif "camera_angle_y" in values:
         fy = _focal_length(values, "camera_angle_y", height)
     else:
         fy = fx
