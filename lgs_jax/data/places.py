@@ -117,7 +117,7 @@ def read_json(path: PurePath) -> Any:
       ValueError: if it is no JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())  # whichever Unicode
     except RecursionError as error:
         raise ValueError("lists or objects in it are nested too deeply") from error
 

@@ -81,8 +81,13 @@ def _find(folder: epath.Path) -> epath.Path | None:
     return next((folder / name for name in _FILES if (folder / name).is_file()), None)
 
 
+def with_top(entry: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """The values of a frame: its own, and those at the top of the file that it does not replace."""
+    return {k: v for k, v in top.items() if _OTHER_SPELLING.get(k) not in entry} | entry
+
+
 def _frame(number: int, entry: dict[str, Any], top: dict[str, Any], folder: epath.Path) -> RawFrame:
-    values = {k: v for k, v in top.items() if _OTHER_SPELLING.get(k) not in entry} | entry
+    values = with_top(entry, top)
     if "file_path" not in entry:
         raise DataError("a frame has no 'file_path'; add it")
     path = _image_path(_place(folder, entry, "file_path"))

@@ -18,7 +18,8 @@ from PIL import Image
 from lgs_jax import files
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import images as image_lib
-from lgs_jax.data import poses
+from lgs_jax.data import places, poses
+from lgs_jax.data.sources import transforms
 
 NAME = "transforms.json"
 MADE_UP = (
@@ -104,15 +105,16 @@ def find(named: str | pathlib.Path | None, folder: pathlib.Path | None) -> Viewp
 def load(path: str | pathlib.Path) -> Viewpoints:
     """Reads cameras in the order of the file, and the photographs that lie where it says.
 
-    Photographs with lens distortion are left out: the scene is drawn without.
+    Photographs with lens distortion are left out: the scene is drawn without. So are those that lie
+    neither in the folder of the file nor in the one around it.
 
     Raises:
       ValueError: naming the file and what is wrong with it, a broken photograph included.
     """
     path = pathlib.Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        entries = [{**content, **entry} for entry in content["frames"]]
+        content = places.read_json(path)
+        entries = [transforms.with_top(entry, content) for entry in content["frames"]]
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}; expected cameras to look from") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -162,14 +164,15 @@ def _frame(
     else:
         focal = number("fl_x")
     centre = number("cx", width / 2), number("cy", height / 2)
-    pose = np.vstack([matrix[:3], [0.0, 0.0, 0.0, 1.0]]) * poses.CV_FROM_GL.diagonal()
+    pose = np.vstack([matrix, np.eye(4)[len(matrix) :]])
+    pose[:3] *= poses.CV_FROM_GL.diagonal()
     intrinsics = np.array([focal, number("fl_y", focal), *centre])
     return pose, intrinsics, (round(height), round(width)), image
 
 
 def _photograph(folder: pathlib.Path, name: str | None) -> np.ndarray | None:
     """The picture of a frame, also where the file leaves its suffix out; None if there is none."""
-    if not isinstance(name, str):
+    if not isinstance(name, str) or not places.is_inside(folder, name, or_beside=True):
         return None
     for suffix in ("", *image_lib.SUFFIXES):
         candidate = folder / f"{name}{suffix}"

@@ -70,6 +70,7 @@ def test_photographs_are_found_and_give_the_size(tmp_path):
         (FRAME | {"w": 0}, "expected pixels"),
         (FRAME | {"fl_x": -1}, "focal lengths must be positive"),
         (FRAME | {"transform_matrix": [[2, 0, 0, 0], *GL_POSE[1:]]}, "no rigid motion"),
+        (FRAME | {"transform_matrix": [*GL_POSE[:3], [0, 0, 0, 2]]}, "the last row of the pose"),
         (3, "expected a JSON object"),
     ],
 )
@@ -80,7 +81,28 @@ def test_faults_are_named(tmp_path, frame, message):
     assert str(path) in str(error.value)
 
 
+def test_photographs_elsewhere_are_left_out(tmp_path):
+    elsewhere = tmp_path / "elsewhere.png"
+    Image.new("RGB", (8, 6)).save(elsewhere)
+    (tmp_path / "captures" / "one").mkdir(parents=True)
+    names = ("../../elsewhere.png", str(elsewhere), "../beside.png")
+    frames = ({**FRAME, "w": 8, "h": 6, "file_path": name} for name in names)
+    Image.new("RGB", (8, 6)).save(tmp_path / "captures" / "beside.png")
+    views = camera_file.load(written(tmp_path / "captures" / "one", *frames))
+    assert [image is not None for image in views.images] == [False, False, True]
+
+
+def test_a_focal_length_of_a_frame_comes_before_an_angle_at_the_top(tmp_path):
+    own, of_top = {**FRAME, "fl_x": 7.0, "fl_y": 7.0}, {"transform_matrix": GL_POSE}
+    path = written(tmp_path, own, of_top, camera_angle_x=np.pi / 2, w=20, h=10)
+    focal = camera_file.load(path).cameras.intrinsics[:, 0]
+    np.testing.assert_allclose(focal, [7, 10], rtol=1e-6)
+
+
 def test_files_that_hold_no_cameras(tmp_path):
+    (tmp_path / "deep.json").write_text("[" * 200_000)
+    with pytest.raises(ValueError, match=r"deep\.json: expected a JSON object .*nested too deep"):
+        camera_file.load(tmp_path / "deep.json")
     with pytest.raises(ValueError, match="there is no camera"):
         camera_file.load(written(tmp_path))
     with pytest.raises(ValueError, match=r"there is no file .*absent\.json; expected cameras"):
