@@ -55,3 +55,16 @@ def write_json(path: str | pathlib.PurePath, value: Any) -> None:
     """Writes JSON, indented, with `replacing`."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: pathlib.PurePath) -> Any:
+    """What a JSON file holds, whichever Unicode it is written in.
+
+    Raises:
+      FileNotFoundError: if there is none.
+      ValueError: if it is no JSON.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError as error:
+        raise ValueError("lists or objects in it are nested too deeply") from error

@@ -9,13 +9,15 @@ configuration.
 import collections.abc
 import dataclasses
 import difflib
-import json
+import math
 import os
 import pathlib
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
+
+from lgs_jax import files
 
 T = TypeVar("T")
 _PACKAGE = pathlib.Path(__file__).parent
@@ -41,7 +43,8 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """Makes the settings dataclass `cls` from a mapping.
 
     A field that is itself a dataclass takes a mapping or a finished instance. Lists become tuples
-    and whole numbers become floats where the field says so; nothing else is converted.
+    and whole numbers become floats where the field says so; nothing else is converted. Floats are
+    finite.
 
     Args:
       cls: a dataclass; the types of its fields are checked, its `__post_init__` may check values.
@@ -56,7 +59,7 @@ def build(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
         raise SettingsError(
             f"{where} must be a group of keys for {cls.__name__}, got {_show(mapping)}"
         )
-    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    fields = _settable(cls)
     check_keys(mapping, fields, where)
     missing = [name for name, field in fields.items() if _required(field) and name not in mapping]
     if missing:
@@ -85,7 +88,7 @@ def read(cls: type[T], path: pathlib.PurePath, version: int | None = None) -> T 
       ValueError: if it is no JSON, of another format, or `build` refuses it.
     """
     try:
-        value = json.loads(path.read_text())
+        value = files.read_json(path)
     except FileNotFoundError:
         return None
     found = value.get("format") if isinstance(value, Mapping) else version
@@ -100,16 +103,41 @@ def check_keys(keys: Iterable[str], known: Iterable[str], where: str) -> None:
     Raises:
       SettingsError: that lists every unknown key.
     """
-    known = list(known)
+    known = sorted(set(known))
     complaints = []
     for key in keys:
         if key in known:
             continue
         near = difflib.get_close_matches(str(key), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         complaints.append(f"unknown key {where}.{key}; {hint}")
     if complaints:
         raise SettingsError("\n".join(complaints))
+
+
+def require(group: Any, names: Iterable[str], holds: Callable[[Any], bool], rule: str) -> None:
+    """Checks values of a settings dataclass, for its `__post_init__`.
+
+    Args:
+      group: the settings.
+      names: of the fields to look at; None stands for no value, which breaks no rule.
+      holds: whether a value is right; a comparison, as NaN fulfils none.
+      rule: the end of the message, such as "must be positive".
+
+    Raises:
+      ValueError: that shows the values which are wrong, and no others.
+    """
+    values = {name: getattr(group, name) for name in names}
+    wrong = [f"{name}={x!r}" for name, x in values.items() if x is not None and not holds(x)]
+    if wrong:
+        raise ValueError(f"{' and '.join(wrong)} {rule}")
+
+
+def _settable(cls: type) -> dict[str, dataclasses.Field]:
+    """The fields that a configuration may set: of a module, not the two that Flax adds to all."""
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    of_flax = {"name", "parent"} if {"name", "parent"} <= fields.keys() else ()
+    return {name: field for name, field in fields.items() if name not in of_flax}
 
 
 def _required(field: dataclasses.Field) -> bool:
@@ -172,6 +200,8 @@ def _convert_scalar(value: Any, kind: Any, where: str) -> Any:
         return float(value)
     # A bool is an int to Python, but `num_steps=True` is a mistake.
     if isinstance(value, kind) and not (isinstance(value, bool) and kind in (int, float)):
+        if kind is float and not math.isfinite(value):
+            raise SettingsError(f"{where} must be finite, got {_show(value)}")
         return value
     raise SettingsError(f"{where} must be {_article(kind.__name__)}, got {_show(value)}")
 

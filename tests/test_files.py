@@ -1,4 +1,4 @@
-"""Files appear whole or not at all."""
+"""Files appear whole or not at all; JSON is read or refused."""
 
 import json
 
@@ -48,3 +48,16 @@ def test_addresses_are_no_paths_of_this_machine(monkeypatch, tmp_path):
     for place in ("gs://bucket/x", "https://example.com/x"):
         with pytest.raises(ValueError, match=f"--output={place} is an address"):
             files.local(place, "--output")
+
+
+def test_json_is_read_in_any_unicode_and_what_is_none_is_an_error(tmp_path):
+    path = tmp_path / "a.json"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        path.write_text('{"ä": 1}', encoding=encoding)
+        assert files.read_json(path) == files.read_json(epath.Path(path)) == {"ä": 1}
+    for broken in (b"\xff{", b"{", b"[" * 200_000):
+        path.write_bytes(broken)
+        with pytest.raises(ValueError, match="."):
+            files.read_json(path)
+    with pytest.raises(FileNotFoundError):
+        files.read_json(tmp_path / "absent.json")

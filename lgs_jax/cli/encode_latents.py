@@ -48,6 +48,9 @@ def main(arguments: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> None:
     """Opens, encodes, and says how to use it."""
+    looker = None
+    if options.representation:  # first, as its weights may be missing, and data take their time
+        looker = representation.open_looker(options.representation, options.representation_weights)
     saved = load.open_autoencoder(options.autoencoder)
     if saved.unfinished:
         print(saved.unfinished, flush=True)
@@ -61,9 +64,6 @@ def run(options: argparse.Namespace) -> None:
     print(compilation_cache.enable(), flush=True)
     source = pipeline.make_source(data, "train")
     print(source.report.summary(), flush=True)
-    looker = None
-    if options.representation:
-        looker = representation.open_looker(options.representation, options.representation_weights)
     manifest = encode_latents.describe(
         saved,
         source,

@@ -2,7 +2,8 @@
 
 NAME is a file of configs/experiments, such as `compression`, or a path. Every case is trained with
 every seed; what is finished is not done again, so the same command goes on where it was stopped.
-Writes table.md, values.json and plot.png. Flags after `--` go to every training.
+Writes table.md, values.json and plot.png. Flags after `--` go to every training and win over the
+experiment's own.
 
   python -m lgs_jax experiments compression --output=runs/compression --jobs=2
   python -m lgs_jax experiments diffusion --output=runs/short -- --config.training.num_steps=200

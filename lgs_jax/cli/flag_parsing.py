@@ -1,17 +1,35 @@
-"""Flags of a training run, with one sentence instead of a traceback where that says all."""
+"""Flags of a training run, with one sentence instead of a traceback where that says all.
+
+Of flags for the same key of a configuration the last one counts, so that what is added at the end
+of a command has its way.
+"""
 
 import pathlib
+import re
 import sys
 from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
+from ml_collections.config_flags import tuple_parser
 
 from lgs_jax import settings
 from lgs_jax.cli import reporting
 
 # What flags of a configuration, and the file that they name, raise while they are parsed.
 ERRORS = (KeyError, SyntaxError, ValueError, flags.Error)
+# "ValueError: ", before the message of an exception at the end of a traceback.
+_NAME_OF_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
+
+
+class _LastTuple(flags.ArgumentParser):
+    """A tuple in one flag, such as "(16, 32)"; ml_collections' own joins those of several flags."""
+
+    def parse(self, argument: str | tuple) -> tuple:
+        return tuple_parser.TupleParser().parse(argument)
+
+
+config_flags.register_flag_parser_for_type(tuple, _LastTuple())
 
 
 def parse(arguments: list[str]) -> list[str]:
@@ -56,7 +74,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, SyntaxError):
         return f"--config is no configuration in Python: {error}"
     lines = str(error).strip().splitlines() or [repr(error)]
-    return lines[-1].strip()  # of a traceback in the text of the error
+    return _NAME_OF_ERROR.sub("", lines[-1].strip(), count=1)  # of a traceback in its text
 
 
 def unreadable(name: str, error: OSError) -> str:

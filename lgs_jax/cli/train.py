@@ -5,7 +5,8 @@ The same command continues a run that was stopped. SIGTERM or Ctrl-C saves and l
 
 options:
   --config=FILE[:VARIANT]   the configuration, a Python file such as configs/vae.py:small
-  --config.KEY=VALUE        another value of it, such as --config.training.num_steps=2000
+  --config.KEY=VALUE        another value of it, such as --config.training.num_steps=2000; the last
+                            flag of a key counts
   --workdir=FOLDER          where to write, and to continue; default: runs/<config>[-variant]
   --distributed             join the other processes of this job
   --debug                   show the traceback of an error

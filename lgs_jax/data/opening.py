@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Sequence
 
+from lgs_jax import files
 from lgs_jax.data import images, mixture, places, scan, view_index
 from lgs_jax.data.example import Source
 from lgs_jax.data.report import DataError
@@ -112,7 +113,7 @@ def read_drop_frames(root: str, file: str, keys: Sequence[str]) -> dict[str, fro
     path = places.place(root) / file
     expected = "expected a JSON object {scene: [frame names]}"
     try:
-        listed = places.read_json(path)
+        listed = files.read_json(path)
     except FileNotFoundError as error:
         raise DataError(f"data.drop_frames: there is no file {path}; {expected}") from error
     except ValueError as error:

@@ -5,12 +5,10 @@ Everything goes through `etils.epath`, as the checkpoints do; a place on disk be
 """
 
 import contextlib
-import json
 import os
 import posixpath
 from collections.abc import Iterator
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
 import fsspec
 from etils import epath
@@ -107,19 +105,6 @@ def is_inside(folder: epath.Path, relative: str, *, or_beside: bool = False) -> 
     limit = around if or_beside and around != "/" else top
     target = posixpath.normpath(posixpath.join(top, relative))
     return posixpath.commonpath([limit, target]) == limit
-
-
-def read_json(path: PurePath) -> Any:
-    """What a JSON file holds.
-
-    Raises:
-      FileNotFoundError: if there is none.
-      ValueError: if it is no JSON.
-    """
-    try:
-        return json.loads(path.read_bytes())  # whichever Unicode
-    except RecursionError as error:
-        raise ValueError("lists or objects in it are nested too deeply") from error
 
 
 def read_span(path: str, offset: int, length: int) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lgs_jax import files
 from lgs_jax.data import places
 from lgs_jax.data.example import Example, Source
 from lgs_jax.data.report import DataError, Finding
@@ -100,7 +101,7 @@ def _fault(views: Any, frames: int, context: int, target: int) -> str:
 
 def _read(path: epath.Path) -> dict[str, Any]:
     try:
-        index = places.read_json(path)
+        index = files.read_json(path)
     except FileNotFoundError as error:
         raise DataError(f"data.view_index: there is no file {path}; {_EXPECTED}") from error
     except ValueError as error:

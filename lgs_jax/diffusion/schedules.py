@@ -103,7 +103,9 @@ class Linear:
     def __post_init__(self):
         _check(self.min, self.max, self.shift)
         if not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(f"expected 0 < {self.beta_min=} <= {self.beta_max=}")
+            raise ValueError(
+                f"expected 0 < beta_min <= beta_max, got {self.beta_min} and {self.beta_max}"
+            )
 
     def _untruncated(self, log_snr: Any) -> tuple[Any, Any]:
         """u and beta(u) at a log-SNR."""

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ from lgs_jax.training import logging, preemption
 FOLDER = pathlib.Path("configs/experiments")
 RESULTS = "results.json"
 _POLL_SECONDS = 0.2
+# A flag of the configuration: its key, and its value unless that is the next argument.
+_FLAG = re.compile(r"--(?P<no>no)?config\.(?P<key>[^=]+)(=(?P<value>.*))?", re.DOTALL)
 
 
 class ExperimentError(RuntimeError):
@@ -136,7 +139,8 @@ def run(
         changes nothing up to that stage.
       only: names of cases; empty: all.
       jobs: trainings at a time, each with its own part of the CPU's cores.
-      extra: further flags of every training, such as "--config.training.num_steps=10".
+      extra: further flags of every training, such as "--config.training.num_steps=10"; they win
+        over those of the stage and the case.
       say: told what happens.
 
     Raises:
@@ -180,16 +184,25 @@ def _check_kept(training: _Training, extra: Sequence[str]) -> None:
     if not _done(training.where):
         return
     config = json.loads((training.where / RESULTS).read_text()).get("config", {})
-    for flag in [*training.flags, *extra]:
-        key, equals, text = flag.removeprefix("--config.").partition("=")
-        if not flag.startswith("--config.") or not equals or key == "autoencoder":
+    for key, text in _values_of_flags([*training.flags, *extra]).items():
+        if key == "autoencoder":
             continue  # a folder, which may have been moved
         found = functools.reduce(lambda node, part: (node or {}).get(part), key.split("."), config)
         if not _same(found, text):
             raise ExperimentError(
-                f"{training.where} was trained with {key} = {found} and {flag} asks for another; "
-                "take another --output, or delete it to train it anew"
+                f"{training.where} was trained with {key} = {found} and --config.{key}={text} asks "
+                "for another; take another --output, or delete it to train it anew"
             )
+
+
+def _values_of_flags(arguments: Sequence[str]) -> dict[str, str]:
+    """The text of each key of the configuration, the last one given, as in the training."""
+    values = {}
+    for argument, following in zip(arguments, [*arguments[1:], "--"]):
+        if found := _FLAG.fullmatch(argument):
+            switch = "false" if found["no"] else "true" if following.startswith("--") else following
+            values[found["key"]] = switch if found["value"] is None else found["value"]
+    return values
 
 
 def _same(value: Any, text: str) -> bool:

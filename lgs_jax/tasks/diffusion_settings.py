@@ -4,6 +4,7 @@ import dataclasses
 import numbers
 from typing import Any, Literal
 
+from lgs_jax import settings
 from lgs_jax.diffusion import process, schedules
 
 
@@ -44,11 +45,9 @@ class DiffusionSettings:
     class_drop: float = 0.1
 
     def __post_init__(self):
-        for name in ("unconditional", "class_drop"):
-            if not 0.0 <= getattr(self, name) <= 1.0:
-                raise ValueError(f"{name}={getattr(self, name)} must be between 0 and 1")
-        if self.max_known < 0:
-            raise ValueError(f"max_known={self.max_known} must be 0 (all views) or more")
+        shares, rule = ("unconditional", "class_drop"), "must be between 0 and 1"
+        settings.require(self, shares, lambda x: 0 <= x <= 1, rule)
+        settings.require(self, ("max_known",), lambda x: x >= 0, "must be 0 (all views) or more")
         self.weight(0.0)  # raises what is wrong with gamma
         self.make_schedule()  # and with the ends
 
@@ -109,11 +108,9 @@ class SamplerSettings:
             raise ValueError(f"steps={self.steps!r} must be a whole number")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
-        for name in ("guidance", "guidance_known", "clip", "eval_scenes"):
-            if (getattr(self, name) or 0) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if not 0.0 <= self.rescale <= 1.0:
-            raise ValueError(f"rescale={self.rescale} must be between 0 and 1")
+        not_negative = ("guidance", "guidance_known", "clip", "eval_scenes")
+        settings.require(self, not_negative, lambda x: x >= 0, "must not be negative")
+        settings.require(self, ("rescale",), lambda x: 0 <= x <= 1, "must be between 0 and 1")
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ValueError(f"guidance_interval={interval} must be (low, high) with low < high")

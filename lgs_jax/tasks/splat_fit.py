@@ -73,17 +73,18 @@ class FitSettings:
     smoothness: float = 0.05
 
     def __post_init__(self):
-        if self.stride < 1 or self.num_planes < 3:
-            raise ValueError(f"{self.stride=} must be at least 1 and {self.num_planes=} 3")
+        require = functools.partial(settings_lib.require, self)
+        require(("stride",), lambda x: x >= 1, "must be at least 1")
+        require(("num_planes",), lambda x: x >= 3, "must be at least 3")
+        require(("first_opacity",), lambda x: 0 < x < 1, "must lie between 0 and 1")
         if not 0 < self.near < self.far:
-            raise ValueError(f"expected 0 < near < far, got {self.near=} {self.far=}")
+            raise ValueError(f"expected 0 < near < far, got near={self.near} far={self.far}")
         if not 0 < self.min_scale < self.first_scale < self.max_scale:
             raise ValueError(
-                f"expected 0 < min_scale < first_scale < max_scale, got {self.min_scale=} "
-                f"{self.first_scale=} {self.max_scale=}"
+                "expected 0 < min_scale < first_scale < max_scale, got "
+                f"min_scale={self.min_scale} first_scale={self.first_scale} "
+                f"max_scale={self.max_scale}"
             )
-        if not 0 < self.first_opacity < 1:
-            raise ValueError(f"{self.first_opacity=} must lie between 0 and 1")
 
 
 def start(images: Array, cameras: Cameras, key: Array, settings: FitSettings) -> Params:

@@ -9,7 +9,7 @@ Letters: B scenes, V context views, H W image.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ class LossSettings:
 
     l1: float = 1.0
     l2: float = 0.0
-    perceptual: str = "none"
+    perceptual: Literal["lpips_vgg", "lpips_alex", "multiscale", "none"] = "none"
     perceptual_weight: float = 0.5
     perceptual_weights: str = ""
     perceptual_resize_to: int | None = None
@@ -75,12 +75,17 @@ class LossSettings:
     train_encoder: bool = True
 
     def __post_init__(self):
-        if not 0.0 <= self.view_dropout <= 1.0:
-            raise ValueError(f"view_dropout={self.view_dropout} must be between 0 and 1")
-        if self.latent_noise < 0:
-            raise ValueError(f"latent_noise={self.latent_noise} must not be negative")
-        if self.context_views < 0:
-            raise ValueError(f"context_views={self.context_views} must be 0 (all) or more")
+        weights = ("l1", "l2", "perceptual_weight", "pixel_color", "kl", "target", "latent_noise")
+        require = functools.partial(settings.require, self)
+        require(weights, lambda x: x >= 0, "must not be negative")
+        require(("view_dropout",), lambda x: 0 <= x <= 1, "must be between 0 and 1")
+        require(("context_views",), lambda x: x >= 0, "must be 0 (all) or more")
+        looks = self.perceptual != "none" and self.perceptual_weight > 0
+        if not (self.l1 > 0 or self.l2 > 0 or looks):
+            raise ValueError(
+                "l1=0, l2=0 and no perceptual loss leave nothing that compares the rendered views "
+                "with the photographs; give one of them a weight"
+            )
 
 
 class VaeTask:

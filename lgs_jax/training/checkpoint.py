@@ -8,9 +8,12 @@ commit_success.txt), so a killed save leaves nothing that could be mistaken for 
 
 import contextlib
 import dataclasses
+import logging
 import os
 import pathlib
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -19,7 +22,7 @@ from etils import epath
 from jax.sharding import Mesh, SingleDeviceSharding
 
 from lgs_jax.training import mesh as meshes
-from lgs_jax.training import older_configs
+from lgs_jax.training import older_configs, processes
 from lgs_jax.training import state as states
 from lgs_jax.training import workdir as workdirs
 
@@ -29,12 +32,13 @@ _TRAIN = "train"  # the item that only the trainer needs
 # Sees complete checkpoints only: on a disk by their name, in an object store by a last file.
 _NAMES = ocp.path.step.standard_name_format(step_prefix=_PREFIX, step_format_fixed_length=_DIGITS)
 
-# TensorStore appends its whole specification to a message.
+# TensorStore appends its whole specification to a message, as " [name='...']".
 _REASON_LENGTH = 300
+_ANNOTATIONS = re.compile(r" \[\w+='.*", re.DOTALL)
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is missing, damaged or does not fit; the message says what to do."""
+    """A checkpoint is missing, damaged, unfit or cannot be written; the message says what to do."""
 
 
 class Checkpoints:
@@ -53,12 +57,17 @@ class Checkpoints:
             cleanup_tmp_directories=True,
         )
         self._manager = ocp.CheckpointManager(folder, options=options)
+        self._saving = 0  # the step that is written in the background, or was
 
     def __enter__(self) -> "Checkpoints":
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(_silent_threads())
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._manager.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        # Where a save has failed, closing fails too, and has nothing to add.
+        with self._stack, contextlib.suppress(*[Exception] if kind else []):
+            self._manager.close()
 
     def save(
         self,
@@ -70,19 +79,50 @@ class Checkpoints:
         """Copies the state to the host and writes it in the background.
 
         The copy is complete when this returns, so the state may be donated to the next step.
+
+        Raises:
+          CheckpointError: if this save, or the one before, failed.
         """
+        self.wait()
+        self._saving = step
         items = ocp.args.Composite(
             train=ocp.args.StandardSave(_fields(state)),
             ema=ocp.args.StandardSave(state.ema),
             config=ocp.args.JsonSave(dict(config)),
             run=ocp.args.JsonSave(dict(run)),
         )
-        # force: the loop has decided; Orbax's own cadence has no say.
-        self._manager.save(step, args=items, force=True)
+        with self._explained():
+            # force: the loop has decided; Orbax's own cadence has no say.
+            self._manager.save(step, args=items, force=True)
+
+    def check(self) -> None:
+        """Raises CheckpointError if the last save has failed; does not wait for it."""
+        if not self._manager.is_saving_in_progress():
+            self.wait()
 
     def wait(self) -> None:
-        """Returns when the last save is complete; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        """Returns when the last save is complete; raises CheckpointError if it failed."""
+        with self._explained():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns whatever the block raises into the failure of the save at hand."""
+        try:
+            yield
+        # A disk raises OSError, TensorStore ValueError, an object store's client types of its own.
+        except Exception as error:
+            if jax.process_count() > 1 and processes.from_backend(error):
+                raise  # another process is lost, as the loop says
+            steps = steps_in(self.folder)
+            kept = (
+                f"continues from step {steps[-1]}" if steps else "starts over: none was saved yet"
+            )
+            raise CheckpointError(
+                f"the checkpoint of step {self._saving} cannot be written into {self.folder} "
+                f"({_cause(error)}); make room or mend what is wrong there, then the same command "
+                f"{kept}"
+            ) from error
 
     def restore(self, step: int, abstract: states.TrainState) -> states.TrainState:
         """The state saved at a step, straight into the shardings of `abstract`.
@@ -217,6 +257,37 @@ def _abstract_like(metadata: Any, mesh: Mesh | None) -> Any:
         metadata,
         shardings,
     )
+
+
+@contextlib.contextmanager
+def _silent_threads() -> Iterator[None]:
+    """Keeps Orbax's threads from printing tracebacks: `Checkpoints` raises what they end with."""
+
+    def is_no_failure(record: logging.LogRecord) -> bool:
+        return not (record.exc_info and "orbax" in pathlib.Path(record.pathname).parts)
+
+    def hook(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":  # TensorStore's, after a failure
+            before(unraisable)
+
+    logger, before = logging.getLogger("absl"), sys.unraisablehook
+    logger.addFilter(is_no_failure)
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+        logger.removeFilter(is_no_failure)
+
+
+def _cause(error: Exception) -> str:
+    """Why something could not be written, in a few words."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = _ANNOTATIONS.sub("", str(error)).strip()
+    of_tensorstore = text != str(error).strip()
+    reason = text.rpartition(": ")[2] if of_tensorstore else text[:_REASON_LENGTH]
+    return reason or type(error).__name__
 
 
 def _unreadable(folder: pathlib.Path, step: int, error: Exception) -> CheckpointError:

@@ -8,6 +8,7 @@ tensorboard/    the same scalars, with timings
 results.json    the last evaluation, times, versions, device, configuration
 """
 
+import contextlib
 import json
 import math
 import pathlib
@@ -66,19 +67,24 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if self._primary:
-            self._text.close()
-            self._json.close()
-            self._timings.close()
-        if self._board is not None:
-            self._board.close()
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        opened = [self._text, self._json, self._timings] if self._primary else []
+        for each in opened if self._board is None else [*opened, self._board]:
+            # On a full disk every file fails again, with what it has not yet written.
+            with contextlib.suppress(*[OSError] if kind else []):
+                each.close()
 
     def say(self, text: str) -> None:
         """Prints a message and keeps it in train.log."""
         if self._primary:
             print(text, flush=True)
             self._write_text(text)
+
+    def note(self, text: str) -> None:
+        """Keeps a message in train.log, if the disk has room for it; another will print it."""
+        if self._primary:
+            with contextlib.suppress(OSError):
+                self._write_text(text)
 
     def write(self, kind: str, step: int, metrics: Mapping[str, Any]) -> dict[str, float]:
         """Adds a line to metrics.jsonl and TensorBoard; `kind` is "train" or "eval".
@@ -132,6 +138,8 @@ class RunLog:
     def scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         """Adds scalars to TensorBoard only: timings, which no two runs share."""
         if self._board is not None:
+            # Fails here on a full disk; else its thread would fail, and the next call would hang.
+            self._board.flush()
             for name, value in values.items():
                 self._board.add_scalar(f"{kind}/{name}", value, step)
 

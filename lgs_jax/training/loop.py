@@ -95,14 +95,15 @@ def train(
       what was written to results.json.
 
     Raises:
-      workdir.WorkdirError: if the workdir cannot be used or belongs to another configuration.
-      checkpoint.CheckpointError: if the newest checkpoint cannot be read.
+      workdir.WorkdirError: if the workdir cannot be used, belongs to another configuration, or its
+        disk is full.
+      checkpoint.CheckpointError: if the newest checkpoint cannot be read, or one not written.
       preemption.Preempted: after saving, if `stop` asked for it.
       NonFiniteError: after more than `max_nonfinite` steps in a row that are not finite.
       processes.LostProcessError: if a step fails in a job of several processes.
     """
     phases = watchdog.Phases()
-    with contextlib.ExitStack() as stack:
+    with workdirs.disk_full_explained(workdir), contextlib.ExitStack() as stack:
         watch = stack.enter_context(watchdog.Watchdog(phases, settings.stall_seconds))
         run = start.open_run(task, settings, workdir, config_json, stack)
         watch.folder = run.files
@@ -126,6 +127,9 @@ def train(
         try:
             with phases("train"):
                 return loop.go(batches)
+        except ERRORS as error:
+            run.log.note(f"error: {error}")
+            raise
         except (jax.errors.JaxRuntimeError, ValueError) as error:
             if jax.process_count() == 1 or not processes.from_backend(error):
                 raise
@@ -278,6 +282,7 @@ class _Loop:
             self.log.progress(line)
             self._say_advice(values)
             self._check_finite()
+            self.run.checkpoints.check()
 
     def _check_finite(self) -> None:
         """Ends a run that has stopped learning; looks at the steps since it looked last."""

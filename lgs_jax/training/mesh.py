@@ -16,10 +16,10 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lgs_jax.core import sharding
-from lgs_jax.settings import SettingsError
+from lgs_jax.settings import SettingsError, require
 
 # Splitting a small array costs a collective per use and frees next to nothing.
 _MIN_SPLIT_ELEMENTS = 2**14
@@ -43,11 +43,9 @@ class MeshSettings:
     spatial: int = 1
 
     def __post_init__(self):
-        if min(self.fsdp, self.view, self.spatial) < 1 or (self.data < 1 and self.data != -1):
-            raise ValueError(
-                f"{self.data=} must be positive or -1, {self.fsdp=}, {self.view=} and "
-                f"{self.spatial=} positive"
-            )
+        require(self, ("fsdp", "view", "spatial"), lambda n: n >= 1, "must be positive")
+        rule = "must be positive, or -1 for all devices that remain"
+        require(self, ("data",), lambda n: n >= 1 or n == -1, rule)
 
     @property
     def per_scene(self) -> int:
@@ -140,7 +138,17 @@ def batch_shardings(mesh: Mesh, shapes: Any) -> Any:
     return jax.tree_util.tree_map_with_path(of_array, shapes)
 
 
-def _check_shared_axes(mesh: Mesh, shapes: Any) -> None:
+def check_scenes(settings: MeshSettings, *, views: int, height: int) -> None:
+    """Raises SettingsError unless devices along `view` and `spatial` can share scenes of images.
+
+    It needs no devices, and looks at images alone: latents have fewer rows (`batch_shardings`).
+    """
+    sizes = (1, settings.fsdp, settings.view, settings.spatial)
+    images = jax.ShapeDtypeStruct((1, views, height), np.uint8)
+    _check_shared_axes(AbstractMesh(sizes, sharding.MESH_AXES), {"context": {"images": images}})
+
+
+def _check_shared_axes(mesh: Mesh | AbstractMesh, shapes: Any) -> None:
     """Raises SettingsError unless `view` and `spatial` split what they should of each scene.
 
     Held-out views (`target`) stay whole where they do not divide.

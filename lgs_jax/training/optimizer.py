@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lgs_jax.settings import require
+
 Array = jax.Array
 
 
@@ -41,15 +43,11 @@ class OptimizerSettings:
     clip_norm: float = 1.0
 
     def __post_init__(self):
-        if self.learning_rate <= 0:
-            raise ValueError(f"{self.learning_rate=} must be positive")
-        if min(self.warmup_steps, self.weight_decay, self.clip_norm) < 0:
-            raise ValueError(
-                f"{self.warmup_steps=}, {self.weight_decay=} and {self.clip_norm=} "
-                "must not be negative"
-            )
-        if not 0 <= self.final_fraction <= 1:
-            raise ValueError(f"{self.final_fraction=} must be between 0 and 1")
+        not_negative = ("warmup_steps", "weight_decay", "clip_norm")
+        require(self, ("learning_rate", "eps"), lambda x: x > 0, "must be positive")
+        require(self, not_negative, lambda x: x >= 0, "must not be negative")
+        require(self, ("b1", "b2"), lambda x: 0 <= x < 1, "must be at least 0 and below 1")
+        require(self, ("final_fraction",), lambda x: 0 <= x <= 1, "must be between 0 and 1")
 
 
 def make(settings: OptimizerSettings) -> optax.GradientTransformation:

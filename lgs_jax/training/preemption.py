@@ -36,20 +36,13 @@ class StopSignal:
 
     def __init__(self):
         self.reason = ""
-        self._previous: dict[int, object] = {}
 
     def install(self) -> "StopSignal":
         """Catches SIGTERM and SIGINT from now on; call before `jax.distributed.initialize`."""
         jax.config.update("jax_enable_preemption_service", False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._receive)
+            signal.signal(number, self._receive)
         return self
-
-    def uninstall(self) -> None:
-        """Puts the former handlers back."""
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        self._previous.clear()
 
     def _receive(self, number: int, frame: types.FrameType | None) -> None:
         del frame

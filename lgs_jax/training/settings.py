@@ -1,6 +1,7 @@
 """The settings of a run."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -71,17 +72,17 @@ class TrainSettings:
     def __post_init__(self):
         positive = ("num_steps", "batch_size", "accumulate_steps", "max_nonfinite", "log_every")
         positive += ("eval_scenes", "keep_checkpoints", "stop_check_every", "heartbeat_seconds")
-        for name in positive:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        not_negative = ("eval_every", "eval_batch_size", "save_every", "save_every_seconds", "seed")
-        for name in (*not_negative, "stall_seconds"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
-        if not 0.0 <= self.ema_decay < 1.0:
-            raise ValueError(f"{self.ema_decay=} must be at least 0 and below 1")
+        not_negative = ("eval_every", "eval_batch_size", "save_every", "save_every_seconds")
+        not_negative += ("stall_seconds",)
+        require = functools.partial(settings.require, self)
+        require(positive, lambda x: x >= 1, "must be at least 1")
+        require(not_negative, lambda x: x >= 0, "must not be negative")
+        require(("ema_decay",), lambda x: 0 <= x < 1, "must be at least 0 and below 1")
         if self.batch_size % self.accumulate_steps:
-            raise ValueError(f"{self.batch_size=} must be a multiple of {self.accumulate_steps=}")
+            raise ValueError(
+                f"batch_size={self.batch_size} must be a multiple of "
+                f"accumulate_steps={self.accumulate_steps}"
+            )
         profiling.windows(self.profile, self.num_steps)
 
     @property
@@ -94,6 +95,9 @@ class TrainSettings:
         """Scenes per batch of an evaluation."""
         return self.eval_batch_size or self.batch_size
 
+
+# JAX takes 32 bits of a seed: larger ones would share their parameters and noise.
+_SEEDS = 2**32
 
 # The groups of a configuration; the tasks read those that the trainer does not.
 GROUPS = ("task", "seed", "data", "model", "loss", "metrics", "optimizer", "training", "mesh")
@@ -109,8 +113,13 @@ def from_config(config: Mapping[str, Any]) -> TrainSettings:
     settings.check_keys(config, GROUPS, "config")
     if missing := [name for name in ("task", "seed", "data", "training") if name not in config]:
         raise settings.SettingsError(f"config lacks {', '.join(missing)}; add it")
+    seed = config["seed"]
+    if type(seed) is not int or not 0 <= seed < _SEEDS:
+        raise settings.SettingsError(
+            f"config.seed={seed!r} must be a whole number from 0 to {_SEEDS - 1}"
+        )
     parts = {
-        "seed": config["seed"],
+        "seed": seed,
         "optimizer": settings.build(
             OptimizerSettings, config.get("optimizer", {}), "config.optimizer"
         ),

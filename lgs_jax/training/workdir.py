@@ -6,11 +6,13 @@ checkpoints/step_00001000/   tensorboard/   visuals/step_00001000/
 It lies on this machine or, as gs://bucket/run, in Google Cloud Storage (see `mirror`).
 """
 
+import contextlib
+import errno
 import fnmatch
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from etils import epath
@@ -72,6 +74,12 @@ def as_path(place: str | os.PathLike) -> pathlib.Path | epath.Path:
     return pathlib.Path(text).expanduser().absolute()
 
 
+def default(config_name: str) -> str:
+    """runs/vae for configs/vae.py, runs/vae-small for configs/vae.py:small."""
+    file, _, variant = config_name.partition(":")
+    return str(pathlib.Path("runs", "-".join(filter(None, (pathlib.Path(file).stem, variant)))))
+
+
 def in_store(folder: pathlib.Path | epath.Path) -> bool:
     """Whether a folder lies in the object store."""
     return os.fspath(folder).startswith(_STORE)
@@ -127,6 +135,20 @@ def lock(workdir: pathlib.Path) -> TextIO:
             "with --workdir"
         ) from error
     return file
+
+
+@contextlib.contextmanager
+def disk_full_explained(workdir: str | os.PathLike) -> Iterator[None]:
+    """Raises WorkdirError where the block cannot write for want of room, whatever it writes."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise WorkdirError(
+            f"a file of the run in {workdir} cannot be written ({error}); make room there, then "
+            "the same command continues from the last checkpoint"
+        ) from error
 
 
 def check_config(found: Mapping[str, Any], wanted: Mapping[str, Any], where: str) -> list[str]:

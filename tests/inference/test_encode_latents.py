@@ -207,6 +207,15 @@ def test_refusals_of_the_command(autoencoder, tmp_path, capsys, arguments, messa
     assert not (tmp_path / "out").exists()
 
 
+def test_weights_that_are_missing_are_told_before_the_data_are_read(
+    autoencoder, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(pipeline, "make_source", lambda *_: pytest.fail("the data were read"))
+    missing = f"--representation-weights={tmp_path / 'nosuch'}"
+    assert command(autoencoder, tmp_path / "out", "--representation=alex", missing) == 1
+    assert "nosuch" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -123,11 +123,30 @@ def test_results_of_other_values_are_not_taken_for_these(trained, tmp_path):
         experiment.run(
             chosen, tmp_path, extra=["--config.training.num_steps=4"], say=lambda text: None
         )
+    with pytest.raises(ExperimentError, match=r"remat = False and --config.model.remat=true asks"):
+        experiment.run(chosen, tmp_path, extra=["--config.model.remat"], say=lambda text: None)
     other = make(cases={"plain": {"diffusion": {"diffusion.kind": "eps"}}}, seeds=(0,))
     (tmp_path / "plain" / "seed0").mkdir(parents=True)
     (tmp_path / "shared" / "seed0" / "diffusion").rename(tmp_path / "plain/seed0/diffusion")
     with pytest.raises(ExperimentError, match=r"kind = None and --config.diffusion.kind=eps asks"):
         experiment.run(other, tmp_path, say=lambda text: None)
+
+
+@pytest.mark.parametrize(
+    "extra", [["--config.training.num_steps=9"], ["--config.training.num_steps", "9"]]
+)
+def test_flags_of_the_command_win_when_it_goes_on_too(trained, tmp_path, extra):
+    """The example of --help, continued after its first finished stage."""
+    chosen = make(cases={"plain": {}}, seeds=(0,))
+    trained_with_9 = ["--config.training.num_steps=9"]
+    experiment.run(chosen, tmp_path, extra=trained_with_9, say=lambda text: None)
+    (tmp_path / "shared" / "seed0" / "diffusion" / "results.json").unlink()
+    (tmp_path / "shared" / "seed0" / "diffusion").rmdir()
+    del trained[tmp_path / "shared" / "seed0" / "diffusion"]
+    experiment.run(chosen, tmp_path, extra=extra, say=lambda text: None)
+    assert len(trained) == 2
+    with pytest.raises(ExperimentError, match=r"num_steps = 9 and --config\.training\.num_steps=3"):
+        experiment.run(chosen, tmp_path, say=lambda text: None)
 
 
 def test_the_table_says_whether_the_seeds_agree():

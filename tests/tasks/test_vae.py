@@ -171,6 +171,15 @@ def test_bad_settings_are_named():
         make_task("vae", make_config(view_dropout=1.5))
     with pytest.raises(ValueError, match="did you mean 'target'"):
         make_task("vae", make_config(tarjet=1.0))
+    for wrong in ({"l1": -1.0}, {"kl": -1e-6}, {"target": -1.0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}=-.* must not be negative"):
+            make_task("vae", make_config(**wrong))
+    with pytest.raises(ValueError, match=r"config\.loss\.kl must be finite, got nan"):
+        make_task("vae", make_config(kl=float("nan")))
+    make_task("vae", make_config(l1=0.0, l2=0.0, perceptual="multiscale"))
+    for nothing in ({}, {"perceptual": "multiscale", "perceptual_weight": 0.0}):
+        with pytest.raises(ValueError, match="nothing that compares the rendered views"):
+            make_task("vae", make_config(l1=0.0, l2=0.0, **nothing))
     config = make_config()
     config["data"]["width"] = SIZE + 2
     with pytest.raises(ValueError, match=r"config\.data\.width=18 must be a multiple of 4"):

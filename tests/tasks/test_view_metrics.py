@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from lgs_jax import settings
 from lgs_jax.tasks import make_task, view_metrics
 from lgs_jax.vision import lpips, trunks
 
@@ -43,3 +44,16 @@ def test_the_loss_enlarges_where_it_is_told_to(weights):
     task = make_task("vae", config)
     expected = lpips.load("alex", weights, resize_to=40, precision=None)(IMAGES, TRUTH)
     np.testing.assert_allclose(task.perceptual(IMAGES, TRUTH), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ({"metrics": {"lpips": "vgg16"}}, r"config\.metrics\.lpips must be one of 'none', 'alex'"),
+        ({"loss": {"perceptual": "vgg"}}, r"config\.loss\.perceptual must be one of 'lpips_vgg'"),
+    ],
+)
+def test_networks_that_are_unknown_are_named_by_their_key(groups, message):
+    data = {"height": 16, "width": 16, "context_views": 2}
+    with pytest.raises(settings.SettingsError, match=message):
+        make_task("vae", {"task": "vae", "data": data, "model": {}} | groups)

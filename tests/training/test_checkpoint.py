@@ -1,5 +1,6 @@
 """Checkpoints: damage, leftovers, what inference reads."""
 
+import errno
 import os
 import pathlib
 import re
@@ -144,3 +145,55 @@ def test_a_save_is_completed_in_the_background(tmp_path, monkeypatch):
         checkpoints.wait()
         assert checkpoint.steps_in(tmp_path / "run") == [1]
         jax.tree.map(np.testing.assert_array_equal, checkpoints.restore(1, abstract), expected)
+
+
+def test_a_save_that_fails_in_the_background_ends_the_run_at_the_next_log_step(tmp_path):
+    """In a process of its own, whose stderr has what Orbax logs."""
+    options = OPTIONS | {"num_steps": 100, "save_every": 20}
+    program = f"""
+import errno, os, sys, toy
+from lgs_jax.training import loop
+
+def refuse(source, target):
+    if str(target).endswith("step_00000040"):
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+    rename(source, target)
+
+rename, os.rename = os.rename, refuse
+try:
+    toy.train({str(tmp_path)!r}, {options!r}, seconds=0.05)
+except loop.ERRORS as error:
+    sys.exit(f"error: {{error}}")
+"""
+    folder = pathlib.Path(toy.__file__).parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=folder, check=False
+    )
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"error: the checkpoint of step 40 cannot be written into .*checkpoints \(No space left on "
+        r"device\); make room .* continues from step 20\n",
+        done.stderr,
+    )
+    log = (tmp_path / "train.log").read_text()
+    assert log.endswith(done.stderr)
+    assert "step  59/100" not in log  # of the next save
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(errno.EACCES, "Permission denied", "/x"), "Permission denied"),
+        (
+            ValueError(
+                'RESOURCE_EXHAUSTED: Error writing "a/0" in database: Failed to write 5 bytes to '
+                "file 3: No space left on device [tensorstore_spec='{}'] [os_error_code='28']"
+            ),
+            "No space left on device",
+        ),
+        (RuntimeError("no bucket: x"), "no bucket: x"),
+        (KeyError(), "KeyError"),
+    ],
+)
+def test_the_cause_of_a_failed_save_is_told_in_a_few_words(error, expected):
+    assert checkpoint._cause(error) == expected

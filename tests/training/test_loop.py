@@ -1,6 +1,8 @@
 """The loop in one process: results, logs, evaluation, stopping, no retracing."""
 
+import errno
 import json
+import pathlib
 import threading
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 import toy
 
 from lgs_jax import settings
-from lgs_jax.training import checkpoint, loop, preemption
+from lgs_jax.training import checkpoint, logging, loop, preemption, workdir
 
 SHORT = {
     "num_steps": 12,
@@ -252,3 +254,35 @@ def test_an_empty_evaluation_set_is_an_error(tmp_path):
             eval_batches=lambda: iter(()),
             write_visuals=toy.write_visuals,
         )
+
+
+needs_full = pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
+
+
+@needs_full
+def test_a_full_disk_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    message = r"a file of the run in .* cannot be written \(.*No space left.*\); make room there"
+    with pytest.raises(workdir.WorkdirError, match=message):
+        toy.train(tmp_path, SHORT)
+
+
+@needs_full
+def test_a_full_disk_does_not_hide_what_came_before(tmp_path):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    log = logging.RunLog(tmp_path, start_step=0, tensorboard=False)
+    log.note("something")
+    log.__exit__(RuntimeError, RuntimeError("the first"), None)  # raises no other error
+
+
+def test_a_full_disk_is_told_where_events_would_not_be_written(tmp_path):
+    with logging.RunLog(tmp_path, start_step=0, tensorboard=True) as log:
+        log.scalars("time", 1, {"x": 1.0})
+
+        def flush():
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        log._board.flush, flushes = flush, log._board.flush
+        with pytest.raises(OSError, match="No space left"):
+            log.scalars("time", 2, {"x": 1.0})
+        log._board.flush = flushes

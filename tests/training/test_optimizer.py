@@ -1,5 +1,7 @@
 """The optimizer against AdamW written out in NumPy, and the learning rate by hand."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,8 +77,17 @@ def test_adamw_with_clipping_matches_numpy():
 
 
 @pytest.mark.parametrize(
-    "values", [{"learning_rate": 0.0}, {"clip_norm": -1.0}, {"final_fraction": 2.0}]
+    ("name", "value"),
+    [
+        ("learning_rate", 0.0),
+        ("learning_rate", math.nan),
+        ("eps", 0.0),
+        ("clip_norm", -1.0),
+        ("final_fraction", 2.0),
+        ("b1", 1.0),
+        ("b2", -0.1),
+    ],
 )
-def test_refuses_values_without_meaning(values):
-    with pytest.raises(ValueError, match=next(iter(values))):
-        optimizer.OptimizerSettings(**values)
+def test_refuses_values_without_meaning(name, value):
+    with pytest.raises(ValueError, match=f"^{name}={value} must"):
+        optimizer.OptimizerSettings(**{name: value})

@@ -1,6 +1,7 @@
 """The workdir: writable, free, and of the same configuration."""
 
 import json
+import pathlib
 
 import pytest
 import toy
@@ -94,3 +95,8 @@ def test_resuming_with_another_configuration_touches_nothing(tmp_path):
         "changed since the checkpoint: training.num_steps: 2 -> 3"
         in (tmp_path / "train.log").read_text()
     )
+
+
+def test_default_is_named_by_the_configuration():
+    assert workdir.default("configs/vae.py") == str(pathlib.Path("runs/vae"))
+    assert workdir.default("a/b/vae.py:big") == str(pathlib.Path("runs/vae-big"))

@@ -163,7 +163,7 @@ def _is_made(scene: Path) -> bool:
 
 def _read_outcome(path: Path) -> Outcome:
     try:
-        return settings.build(Outcome, places.read_json(path), str(path))
+        return settings.build(Outcome, files.read_json(path), str(path))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read ({error}); delete {path.parent}") from error
 

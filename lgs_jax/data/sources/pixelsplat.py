@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lgs_jax import files
 from lgs_jax.data import places, torch_zip
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
@@ -90,7 +91,7 @@ def _index(folder: epath.Path) -> dict[str, epath.Path]:
                     raise DataError(f"scene {key} is in {found[key]} and in {chunk}; remove one")
         return found
     try:
-        listed = places.read_json(path)
+        listed = files.read_json(path)
     except ValueError as error:
         raise DataError(f"{path} is no JSON ({error}); download it again") from error
     names = listed.values() if isinstance(listed, dict) else [None]

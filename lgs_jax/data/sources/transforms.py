@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from lgs_jax import files
 from lgs_jax.data import images, places, poses
 from lgs_jax.data.report import DataError
 from lgs_jax.data.scan import RawFrame, RawScene
@@ -55,7 +56,7 @@ class Transforms:
         place = self._places[key]
         path = place if place.is_file() else _find(place) or place / _FILES[0]
         try:
-            content = places.read_json(path)
+            content = files.read_json(path)
             entries = content["frames"]
         except FileNotFoundError as error:
             raise DataError(f"{path} is missing; restore it or remove the folder") from error

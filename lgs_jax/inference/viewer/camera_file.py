@@ -113,7 +113,7 @@ def load(path: str | pathlib.Path) -> Viewpoints:
     """
     path = pathlib.Path(path)
     try:
-        content = places.read_json(path)
+        content = files.read_json(path)
         entries = [transforms.with_top(entry, content) for entry in content["frames"]]
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}; expected cameras to look from") from error
