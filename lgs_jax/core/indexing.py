@@ -5,6 +5,7 @@ JAX takes the nearest element where a number is out of range, so what Python exp
 """
 
 import dataclasses
+import operator
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
@@ -19,16 +20,13 @@ def take(tree: Tree, index: Any, shape: tuple[int, ...]) -> Tree:
 
     Args:
       tree: whose arrays share the leading dimensions `shape`.
-      index: whatever arrays take.
+      index: whatever arrays take; `...` stands for leading dimensions alone.
       shape: the leading dimensions.
 
     Raises:
-      IndexError: if there are none, or the index is a number out of range.
+      IndexError: if there are fewer of them than the index has, or a number in it is out of range.
     """
-    if isinstance(index, int | np.integer):
-        count = _count(tree, shape)
-        if not -count <= index < count:
-            raise IndexError(f"index {index} is out of range: the first dimension has {count}")
+    index = _full_index(tree, index, shape)
     return jax.tree.map(lambda x: x[index], tree)
 
 
@@ -55,6 +53,56 @@ def check_arrays(tree: Any) -> dict[str, np.dtype]:
                 f"{type(value).__name__}; give numpy.asarray(..., numpy.float32)"
             )
     return {name: value.dtype for name, value in values.items()}
+
+
+def _full_index(tree: Any, index: Any, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """The index with slices in place of `...`, which arrays would extend to their last dimensions.
+
+    Raises:
+      IndexError: see `take`.
+    """
+    entries = index if isinstance(index, tuple) else (index,)
+    taken = sum(map(_dimensions, entries))
+    if not shape and taken:
+        _count(tree, shape)
+    if sum(entry is ... for entry in entries) > 1:
+        raise IndexError("an index takes `...` once")
+    if taken > len(shape):
+        raise IndexError(
+            f"{taken} indices for the {len(shape)} leading dimensions {shape} of these "
+            f"{type(tree).__name__}"
+        )
+    full: list[Any] = []
+    for entry in entries:
+        full += [slice(None)] * (len(shape) - taken) if entry is ... else [entry]
+    place = 0
+    for entry in full:
+        number, size = _number(entry), shape[place] if place < len(shape) else 0
+        if number is not None and not -size <= number < size:
+            name = "the first dimension" if place == 0 else f"dimension {place}"
+            raise IndexError(f"index {number} is out of range: {name} has {size}")
+        place += _dimensions(entry)
+    return tuple(full)
+
+
+def _dimensions(entry: Any) -> int:
+    """How many dimensions an entry of an index takes."""
+    if entry is None or entry is ...:
+        return 0
+    if isinstance(entry, slice):
+        return 1
+    array = entry if hasattr(entry, "dtype") else np.asarray(entry)
+    return array.ndim if array.dtype == bool else 1
+
+
+def _number(entry: Any) -> int | None:
+    """The entry of an index if it is a number whose value is known."""
+    if isinstance(entry, jax.core.Tracer) or _dimensions(entry) == 0:
+        return None
+    try:
+        return operator.index(entry)
+    except TypeError:
+        return None
 
 
 def _count(tree: Any, shape: tuple[int, ...]) -> int:

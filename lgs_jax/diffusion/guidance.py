@@ -115,7 +115,12 @@ def combine(
         factor = rescale * ratio + (1 - rescale)
         guided = parameterization.predict("v", factor * guided.v, z, log_snr, process)
     inside = arrays.expand(_inside(log_snr, interval), z)
-    return jax.tree.map(lambda g, c: jnp.where(inside, g, c), guided, cond)
+    return jax.tree.map(
+        # The level of a scene and the rescaling have types of their own.
+        lambda g, c: jnp.where(inside, g, c).astype(jnp.result_type(c, z)),
+        guided,
+        cond,
+    )
 
 
 def _inside(log_snr: Array, interval: Interval) -> Array:

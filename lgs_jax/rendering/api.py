@@ -9,6 +9,7 @@ import jax
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.core.gaussians import Gaussians
+from lgs_jax.rendering import output
 from lgs_jax.rendering.output import Rendering
 from lgs_jax.rendering.splat import render as splat_render
 from lgs_jax.rendering.volume import image_planes, triplane, voxels
@@ -39,6 +40,11 @@ def render(
 
     The scene's leading dimensions must be a prefix of the cameras': a scene [B] and cameras [B, V]
     give images [B, V, H, W, C]. Works inside `jit`, `grad`, `vmap` and a jit over sharded arrays.
+    Shapes are static. All is computed in the widest type of scene and cameras, at least float32.
+
+    Arrays may be split over mesh axes of type Auto, not Explicit. Derivatives by Gaussians and
+    cameras are of reverse mode (no `jvp`, no `jacfwd`). Numbers are taken to be finite: a splat
+    with others is left out or spoils the image; gradients by it and the pose may be NaN.
 
     Args:
       scene: `Gaussians`, a field of `rendering.volume` (`VoxelGrid`, `TriPlane`, `ImagePlanes`), or
@@ -63,9 +69,6 @@ def render(
         fit, or an option has a value that is not listed.
       NotImplementedError: if the named implementation cannot do what was asked for.
     """
-    for name, size in (("height", height), ("width", width)):
-        if not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name}={size!r} must be a positive Python int")
     if not 0 < near < far:
         raise ValueError(f"{near=} and {far=} must satisfy 0 < near < far")
     if depth_mode not in ("expected", "accumulated", None):
@@ -76,8 +79,8 @@ def render(
     return _render(
         scene,
         cameras,
-        height=height,
-        width=width,
+        height=output.positive_int("height", height),
+        width=output.positive_int("width", width),
         background=background,
         depth_mode=depth_mode,
         near=float(near),

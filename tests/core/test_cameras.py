@@ -125,3 +125,30 @@ def test_cameras_are_a_sequence_that_ends():
         cameras[3]
     with pytest.raises(IndexError, match="Cameras have no leading dimension"):
         list(each[0])
+
+
+def test_an_index_never_cuts_into_the_arrays():
+    cameras = random_cameras(0, 2, 3)
+    assert cameras[..., 0].batch_shape == (2,)
+    np.testing.assert_array_equal(cameras[..., 0].intrinsics, cameras.intrinsics[:, 0])
+    assert cameras[...].batch_shape == (2, 3)
+    assert cameras[None, ..., None].batch_shape == (1, 2, 3, 1)
+    assert cameras[np.ones((2, 3), bool)].batch_shape == (6,)
+    np.testing.assert_array_equal(cameras[1, ..., 2].intrinsics, cameras.intrinsics[1, 2])
+    for index in [(0, 0, 0), (..., 0, 0, 0), (slice(None),) * 3, np.ones((2, 3, 4), bool)]:
+        with pytest.raises(IndexError, match=r"3 indices for the 2 leading dimensions \(2, 3\)"):
+            cameras[index]
+    with pytest.raises(IndexError, match="no leading dimension"):
+        cameras[0, 0][0]
+    with pytest.raises(IndexError, match="once"):
+        cameras[..., 0, ...]
+
+
+@pytest.mark.parametrize("number", [5, np.int64(5), np.array(5), jnp.int32(5), -4])
+def test_numbers_out_of_range_are_named_wherever_they_stand(number):
+    cameras = random_cameras(0, 2, 3)
+    with pytest.raises(IndexError, match="out of range: dimension 1 has 3"):
+        cameras[:, number]
+    with pytest.raises(IndexError, match="out of range: the first dimension has 2"):
+        cameras[number]
+    assert jax.jit(lambda c, i: c[i])(cameras, 1).batch_shape == (3,)

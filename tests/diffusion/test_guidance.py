@@ -98,6 +98,22 @@ def test_the_interval_keeps_the_wider_precision(z):
     np.testing.assert_array_equal(got.x, half(0)(z, LEVELS).x.astype(jnp.float32))
 
 
+@pytest.mark.parametrize("interval", [guidance.EVERYWHERE, (-4.0, 4.0)])
+@pytest.mark.parametrize("rescale", [0.0, 0.7])
+def test_half_precision_stays_half_precision(interval, rescale, z):
+    def half(seed):
+        def denoise(z, log_snr):
+            prediction = denoiser(seed, "vp")(z, log_snr)
+            return jax.tree.map(lambda a: a.astype(jnp.bfloat16), prediction)
+
+        return denoise
+
+    options = {"interval": interval, "rescale": rescale, "process": "vp"}
+    guide = guidance.classifier_free(half(0), half(1), 2.0, **options)
+    got = guide(z.astype(jnp.bfloat16), LEVELS)
+    assert {a.dtype for a in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
+
+
 @families
 def test_rescaling_brings_back_the_conditional_spread(family, z):
     cond, uncond = denoiser(0, family), denoiser(1, family)

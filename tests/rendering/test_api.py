@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
-from lgs_jax.core.cameras import Cameras
+from lgs_jax.core.cameras import Cameras, look_at
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.rendering import api
 from lgs_jax.rendering.api import Rendering, render
@@ -71,14 +72,22 @@ def test_background_shapes(shape):
     [
         ({"height": 0}, "height=0"),
         ({"width": 8.0}, "width=8.0"),
+        ({"height": True}, "height=True"),
         ({"near": 0.0}, "near"),
         ({"near": 2.0, "far": 1.0}, "far"),
         ({"depth_mode": "median"}, "depth_mode"),
-        ({"background": jnp.zeros(2)}, "background"),
+        ({"background": jnp.zeros(2)}, r"background has shape \(2,\), .* of shape \(3,\)$"),
+        ({"background": None}, "background=None"),
+        ({"background": "white"}, "background='white'"),
+        ({"antialiased": "no"}, "antialiased='no'"),
         ({"camera_model": "fisheye"}, "camera_model"),
         ({"eps2d": 0.0}, "eps2d"),
+        ({"eps2d": -1.0}, "eps2d"),
+        ({"eps2d": float("nan")}, "eps2d"),
         ({"capacity": 0}, "capacity"),
+        ({"capacity": 2.5}, "capacity=2.5"),
         ({"tile_size": -4}, "tile_size"),
+        ({"tile_size": "8"}, "tile_size='8'"),
         ({"slots_per_splat": 0}, "slots_per_splat"),
         ({"implementation": "cuda"}, "reference"),
         ({"image_axes": "data"}, "set_mesh"),
@@ -87,6 +96,30 @@ def test_background_shapes(shape):
 def test_wrong_arguments_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         render(_scene(), _cameras(), **{"height": 8, "width": 8, **change})
+
+
+def test_sizes_may_be_integers_of_numpy():
+    eight = np.int64(8)
+    out = render(_scene(), _cameras(), height=eight, width=eight, tile_size=np.int32(4))
+    np.testing.assert_array_equal(out.rgb, render(_scene(), _cameras(), height=8, width=8).rgb)
+
+
+@pytest.mark.parametrize(
+    ("image_axes", "message"),
+    [
+        ("modle", "image_axes='modle' names 'modle', but the axes .* are data, view"),
+        ("data", r"image_axes='data' splits cameras \(3, 4\) over 2 devices, .* divide 3"),
+        (PartitionSpec(None, ("data", "view")), r"over 6 devices, which do not divide 4"),
+    ],
+)
+def test_axes_that_do_not_split_the_cameras_are_named(image_axes, message):
+    cameras = jax.tree.map(lambda a: jnp.broadcast_to(a, (3, 4, *a.shape)), _cameras())
+    mesh = jax.sharding.AbstractMesh((2, 3), ("data", "view"))
+    with (
+        jax.sharding.use_abstract_mesh(mesh),
+        pytest.raises(ValueError, match=message),
+    ):
+        render(_scene(), cameras, height=8, width=8, image_axes=image_axes)
 
 
 def test_dimensions_must_be_a_prefix():
@@ -143,6 +176,30 @@ def test_half_precision_is_drawn_in_float32():
     exact = jax.tree.map(lambda a: a.astype(jnp.float32), scene)
     out = render(scene, _cameras(), height=8, width=8)
     np.testing.assert_array_equal(out.rgb, render(exact, _cameras(), height=8, width=8).rgb)
+
+
+def test_cameras_of_half_precision_are_computed_with_in_float32():
+    poses = look_at(jnp.array([0.3, 0.2, 0.1]), jnp.array([0.0, 0.1, 4.0]), jnp.array([0, -1.0, 0]))
+    cameras = dataclasses.replace(_cameras(), world_from_cam=poses)
+    half = jax.tree.map(lambda a: a.astype(jnp.bfloat16), cameras)
+    exact = jax.tree.map(lambda a: a.astype(jnp.float32), half)
+    out = render(_scene(), half, height=8, width=8)
+    np.testing.assert_array_equal(out.rgb, render(_scene(), exact, height=8, width=8).rgb)
+
+
+def test_float32_stays_float32_where_float64_is_on():
+    scene, cameras = _scene(lead=(1,)), jax.tree.map(lambda a: a[None], _cameras())
+
+    def loss(scene):
+        out = render(scene, cameras, height=8, width=8, implementation="xla")
+        return jnp.sum(out.rgb), out
+
+    want, out = jax.jit(jax.grad(loss, has_aux=True))(scene)
+    with jax.enable_x64(True):
+        got, wide = jax.jit(jax.grad(loss, has_aux=True))(scene)
+        assert wide.rgb.dtype == wide.alpha.dtype == wide.depth.dtype == jnp.float32
+        np.testing.assert_allclose(wide.rgb, out.rgb, atol=1e-6)
+        np.testing.assert_allclose(got.means, want.means, atol=1e-4)
 
 
 def test_vmap_equals_batch():
@@ -212,6 +269,27 @@ SHARDED = textwrap.dedent(
             for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
         assert got[1].sharding.is_equivalent_to(split, got[1].ndim), got[1].sharding
+
+    # Drawn by a `jax.shard_map` that checks what varies; all devices have the same scene.
+    every = jax.tree.map(lambda a: a[:, 0], cameras)
+
+    def total(scene, cameras, implementation):
+        out = render(scene, cameras, height=8, width=8, implementation=implementation)
+        return jnp.sum(out.rgb ** 2)
+
+    def split_total(implementation):
+        return jax.shard_map(
+            lambda s, c: jax.lax.psum(total(s, c, implementation), "data"),
+            mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec("data")), out_specs=PartitionSpec(),
+        )
+
+    move = jnp.zeros((4, 4)).at[0, 3].set(0.3) * jnp.arange(4.0)[:, None, None]
+    every = type(every)(every.world_from_cam + move, every.intrinsics)
+    expected = jax.jit(jax.grad(total), static_argnums=2)(scene[0], every, "xla")
+    for name in ("xla", "reference"):
+        got = jax.jit(jax.grad(split_total(name)))(scene[0], every)
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected)):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
     # A fog that looks the same everywhere differs only by where its samples lie.
     fog = VoxelGrid(

@@ -54,7 +54,7 @@ def test_segments_list_all_entries_by_tile(size, sort, monkeypatch):
 
 
 def test_places_of_entries_in_the_sequence():
-    places, columns = binning.places(bins(), GRID), bins().columns
+    places, columns = binning.places(bins()), bins().columns
     for entry, (rank, tile) in enumerate(entries_by_hand()):
         row, column = divmod(tile, GRID.columns)
         assert places[rank] + row * columns[rank] + column == entry

@@ -99,9 +99,10 @@ def test_orthographic_projection(shared):
             far=1e10,
             camera_model="orthographic",
         )
+        xy = s.sharp_x * s.shear
         return {
             "means2d": jnp.stack([s.x, s.y], axis=-1),
-            "conics": jnp.stack([s.conic_xx, s.conic_xy, s.conic_yy], axis=-1),
+            "conics": jnp.stack([s.sharp_x, xy, s.sharp_y + xy * s.shear], axis=-1),
             "depths": s.depths,
             "compensations": s.compensation,
         }

@@ -13,6 +13,7 @@ from lgs_jax import settings
 from lgs_jax.core import cameras as cameras_lib
 from lgs_jax.diffusion import parameterization
 from lgs_jax.rendering import api
+from lgs_jax.rendering.splat import constants
 from lgs_jax.tasks import denoising, make_task, pixel_diffusion, views
 
 MODEL = {
@@ -146,8 +147,11 @@ def test_a_scene_alone_is_the_scene_in_a_batch(sample, params, condition):
     both = sample(params, condition, keys)
     np.testing.assert_array_equal(sample(params, condition, keys), both)
     alone = sample(params, jax.tree.map(lambda x: x[1:], condition), keys[1:])
-    # Float32 rounding of other batch shapes, over some steps.
-    np.testing.assert_allclose(alone[0], both[1], atol=1e-3)
+    # Float32 rounding of other batch shapes, over some steps. Where it takes the alpha of a splat
+    # across 1 / 255, the pixel has that splat or not.
+    difference = np.abs(alone[0] - both[1])
+    assert np.quantile(difference, 0.99) < 1e-3
+    assert difference.max() < 2 * constants.MIN_ALPHA  # the range of x is 2
     assert both.shape == condition.known.shape
     assert both.min() >= -1
     assert both.max() <= 1.001

@@ -94,7 +94,7 @@ def bin_splats(
     return Bins(order, left, top, columns, ends, required, drawn)
 
 
-def places(bins: Bins, grid: Grid) -> Array:
+def places(bins: Bins) -> Array:
     """Where the splats' runs of entries lie in the sequence, by rank [N].
 
     Rank r and the tile in row y and column x (images below each other) are entry

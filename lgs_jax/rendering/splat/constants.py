@@ -13,8 +13,9 @@ MIN_TRANSMITTANCE = 1e-4
 MAX_EXTENT = 3.33
 # Variance in px^2 added to the projected covariance: a splat is never thinner than a pixel.
 EPS2D = 0.3
-# Floor of the determinant of the projected covariance.
-MIN_DET = 1e-10
+# Least variance that may be added instead: its square is what a splat seen edge-on has for a
+# determinant, by which its covariance is inverted.
+MIN_EPS2D = 1e-5
 # The projected covariance is linearised no further outside the image than this share of its half
 # width: beyond it the derivative of the projection explodes.
 FRUSTUM_MARGIN = 0.3

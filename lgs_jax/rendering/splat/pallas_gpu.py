@@ -104,7 +104,7 @@ def _blend_backward(plan: tiled.Plan, residuals, cotangent: Array):
     table = tiled.by_rank(records, bins)
     num_features = records.shape[-1] - tiled.GEOMETRY
     toward = cotangent[:, :num_features]
-    places = binning.places(bins, plan)
+    places = binning.places(bins)
     begins = jnp.minimum(jnp.concatenate([jnp.zeros(1, jnp.int32), bins.ends]), bins.drawn)
     begins = jnp.pad(begins, (0, -len(records) % _SPLATS), mode="edge")
 
@@ -213,15 +213,16 @@ def _replay_tile(
         rest = rest - weight * value
         v_alpha = passing * value - rest / (1.0 - alpha)
         v_sigma = jnp.where(drawn & (raw <= constants.MAX_ALPHA), -raw * v_alpha, 0.0)
-        xx, xy, yy = splat[2:5]
+        sharp_x, shear, sharp_y = splat[2:5]
 
         def sums_over_pixels():
-            to_x, to_y = jnp.sum(v_sigma * dx), jnp.sum(v_sigma * dy)
+            across = dx + shear * dy
+            to_x = sharp_x * jnp.sum(v_sigma * across)
             return (
-                xx * to_x + xy * to_y,
-                xy * to_x + yy * to_y,
-                0.5 * jnp.sum(v_sigma * dx * dx),
-                jnp.sum(v_sigma * dx * dy),
+                to_x,
+                shear * to_x + sharp_y * jnp.sum(v_sigma * dy),
+                0.5 * jnp.sum(v_sigma * across * across),
+                sharp_x * jnp.sum(v_sigma * across * dy),
                 0.5 * jnp.sum(v_sigma * dy * dy),
                 -jnp.sum(v_sigma),
                 *(jnp.sum(weight * v) for v in wanted),
@@ -287,11 +288,12 @@ def _pixels(tile: Array, plan: tiled.Plan) -> tuple[Array, Array]:
 
 def _unclamped_alpha(splat: tuple[Array, ...], pixel_x: Array, pixel_y: Array):
     """Opacity of a splat at pixels [P], 0 where skipped, and its offsets dx, dy from them [P]."""
-    x, y, xx, xy, yy, log_opacity = splat
+    x, y, sharp_x, shear, sharp_y, log_opacity = splat
     dx, dy = x - pixel_x, y - pixel_y
-    sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+    across = dx + shear * dy
+    sigma = 0.5 * (sharp_x * across * across + sharp_y * dy * dy)
     log_alpha = log_opacity - sigma
-    seen = (sigma >= 0) & (log_alpha >= math.log(constants.MIN_ALPHA))
+    seen = log_alpha >= math.log(constants.MIN_ALPHA)
     return jnp.where(seen, jnp.exp(log_alpha), 0.0), dx, dy
 
 

@@ -317,15 +317,16 @@ def _center(tile: Array, plan: tiled.Plan) -> tuple[Array, Array]:
 def _alpha(records: Array, offsets, copier: Array, tile: Array, plan: tiled.Plan):
     """Opacity of K splats at P pixels, 0 where skipped, and the same unclamped [K, P]."""
     center_x, center_y = _center(tile, plan)
-    x, y, xx, xy, yy, log_opacity = _rows(records)
-    rows = (x - center_x, y - center_y, 0.5 * xx, xy, 0.5 * yy, log_opacity)
+    x, y, sharp_x, shear, sharp_y, log_opacity = _rows(records)
+    rows = (x - center_x, y - center_y, 0.5 * sharp_x, shear, 0.5 * sharp_y, log_opacity)
     columns = products.copy_along(jnp.concatenate(rows, axis=0), copier)
-    x, y, xx, xy, yy, log_opacity = (
+    x, y, sharp_x, shear, sharp_y, log_opacity = (
         jnp.concatenate([column] * (plan.tile**2 // streaming.LANES), axis=1) for column in columns
     )
     dx, dy = x - offsets[0], y - offsets[1]
-    sigma = dx * (xx * dx + xy * dy) + yy * dy * dy
+    across = dx + shear * dy
+    sigma = sharp_x * across * across + sharp_y * dy * dy
     log_alpha = log_opacity - sigma
-    seen = (sigma >= 0) & (log_alpha >= math.log(constants.MIN_ALPHA))
+    seen = log_alpha >= math.log(constants.MIN_ALPHA)
     raw = jnp.where(seen, jnp.exp(log_alpha), 0.0)
     return jnp.minimum(raw, constants.MAX_ALPHA), raw

@@ -26,12 +26,15 @@ CAMERA_MODELS = ("pinhole", "orthographic")
 class Splats:
     """Projected Gaussians; every array is [..., N], lengths in pixels.
 
+    The exponent at an offset dx, dy is half of sharp_x * (dx + shear * dy)^2 + sharp_y * dy^2: the
+    inverse covariance factorised (LDL^T). Written out, its terms cancel along a long thin splat.
+
     Attributes:
       x: horizontal centre.
       y: vertical centre.
-      conic_xx: inverse covariance, first diagonal entry.
-      conic_xy: inverse covariance, off-diagonal entry.
-      conic_yy: inverse covariance, second diagonal entry.
+      sharp_x: inverse of the variance within a row of pixels, 1 / var(x given y).
+      shear: pixels by which the middle of a row lies further left than that of the row above.
+      sharp_y: inverse of the vertical variance, 1 / var_y.
       depths: distance along the optical axis.
       var_x: horizontal variance, blur included.
       var_y: vertical variance, blur included.
@@ -41,9 +44,9 @@ class Splats:
 
     x: Array
     y: Array
-    conic_xx: Array
-    conic_xy: Array
-    conic_yy: Array
+    sharp_x: Array
+    shear: Array
+    sharp_y: Array
     depths: Array
     var_x: Array
     var_y: Array
@@ -65,7 +68,7 @@ def project(
     """Projects scenes [..., N] into cameras [...] with matching (or broadcastable) dimensions.
 
     The orthographic model reads fx, fy as pixels per unit of length. Where a Gaussian is not
-    visible, all values are finite and carry no gradient.
+    visible, all values are finite and, unless its own numbers are not, carry no gradient.
     """
     rows, shift = _rows(cameras.cam_from_world)
     fx, fy, cx, cy = _components(cameras.intrinsics[..., None, :])
@@ -90,11 +93,15 @@ def project(
     cov_xy = sum(a * b for a, b in zip(along_x, along_y))
     cov_yy = sum(b * b for b in along_y)
     var_x, var_y = cov_xx + eps2d, cov_yy + eps2d
-    det = jnp.maximum(var_x * var_y - cov_xy * cov_xy, constants.MIN_DET)
-    sharpness = (cov_xx * cov_yy - cov_xy * cov_xy) / det
+    # cov_xx * cov_yy - cov_xy^2 by Lagrange's identity: of a long thin splat, that difference of
+    # large products has no digit left in float32, and this sum of squares has all of them.
+    pairs = ((0, 1), (0, 2), (1, 2))
+    sharp_det = sum((along_x[i] * along_y[j] - along_x[j] * along_y[i]) ** 2 for i, j in pairs)
+    det = sharp_det + eps2d * (cov_xx + cov_yy) + eps2d * eps2d
+    sharpness = sharp_det / det
     # The square root has no gradient at 0; a splat seen exactly edge-on gets none.
     compensation = jnp.where(sharpness > 0, jnp.sqrt(jnp.where(sharpness > 0, sharpness, 1.0)), 0.0)
-    fields = (x, y, var_y / det, -cov_xy / det, var_x / det, cam_z, var_x, var_y, compensation)
+    fields = (x, y, var_y / det, -cov_xy / var_y, 1.0 / var_y, cam_z, var_x, var_y, compensation)
     shape = jnp.broadcast_shapes(*(f.shape for f in fields))
     return Splats(*(jnp.broadcast_to(jnp.where(visible, f, 1.0), shape) for f in fields), visible)
 

@@ -60,11 +60,12 @@ def _composite_image(
         s, opacity, feature = splat
         out, transmittance, running = state
         dx, dy = s.x - px, s.y - py
-        sigma = 0.5 * (s.conic_xx * dx * dx + s.conic_yy * dy * dy) + s.conic_xy * dx * dy
+        across = dx + s.shear * dy
+        sigma = 0.5 * (s.sharp_x * across * across + s.sharp_y * dy * dy)
         alpha = opacity * jnp.exp(-sigma)
         # Not jnp.minimum: at the bound the gradient is 1, above it 0.
         alpha = jnp.where(alpha > constants.MAX_ALPHA, constants.MAX_ALPHA, alpha)
-        seen = s.visible & (sigma >= 0) & (alpha >= constants.MIN_ALPHA) & running
+        seen = s.visible & (alpha >= constants.MIN_ALPHA) & running
         behind = transmittance * (1 - alpha)
         enough = behind > constants.MIN_TRANSMITTANCE
         drawn = seen & enough
@@ -74,7 +75,8 @@ def _composite_image(
 
     nearest_first = jnp.argsort(jnp.where(splats.visible, splats.depths, jnp.inf), stable=True)
     sequence = jax.tree.map(lambda a: a[nearest_first], (splats, opacities, features))
-    image = jnp.zeros((height, width, features.shape[-1]), dtype)
-    start = (image, jnp.ones((height, width), dtype), jnp.ones((height, width), bool))
+    # From an input, so that they vary over a mesh as it does (`jax.shard_map`).
+    image = jnp.zeros_like(features, shape=(height, width, features.shape[-1]))
+    start = (image, jnp.ones_like(image[..., 0]), jnp.ones_like(image[..., 0], bool))
     (out, transmittance, _), _ = lax.scan(blend, start, sequence)
     return out, transmittance

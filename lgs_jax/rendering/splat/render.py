@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lgs_jax.core import sharding
 from lgs_jax.core.cameras import Cameras
@@ -74,19 +75,21 @@ def render_gaussians(
       `aux["overflow"]` those cut by the capacity.
     """
     scene.check()
-    sizes = _Sizes(capacity, tile_size, slots_per_splat)
-    _check_options(camera_model, eps2d, sizes)
+    _check_options(antialiased, camera_model, eps2d)
+    scene, cameras = output.promote(scene, cameras)
     lead = cameras.batch_shape
     scene = _align(scene, lead)
     return _draw(
         scene,
         cameras,
         output.backdrop(background, lead, scene.colors),
-        lens=_Lens(height, width, near, far, eps2d, camera_model),
-        antialiased=antialiased,
+        lens=_Lens(height, width, near, far, float(eps2d), camera_model),
+        antialiased=bool(antialiased),
         depth_mode=depth_mode,
         implementation=implementation,
-        sizes=sizes,
+        sizes=_Sizes.checked(
+            capacity=capacity, tile_size=tile_size, slots_per_splat=slots_per_splat
+        ),
         image_axes=image_axes,
     )
 
@@ -108,6 +111,11 @@ class _Sizes(NamedTuple):
     capacity: int | None
     tile_size: int | None
     slots_per_splat: int | None
+
+    @classmethod
+    def checked(cls, **sizes: Any) -> "_Sizes":
+        """Of whole numbers and None, which is the default."""
+        return cls(**{k: v if v is None else output.positive_int(k, v) for k, v in sizes.items()})
 
 
 # Compiled here too, so that a call outside of `jit` is not hundreds of small operations.
@@ -151,7 +159,7 @@ def _draw(
     lead = cameras.batch_shape
     if image_axes is None:
         return draw(scene, cameras, background, rows=jax.sharding.PartitionSpec(None))
-    images, rows = sharding.split_rows(image_axes, len(lead))
+    images, rows = output.split_images(image_axes, lead)
     if sizes.capacity is not None and rows[-1] is not None:
         raise ValueError(
             f"capacity={sizes.capacity} bounds whole images; it cannot go with {image_axes=}"
@@ -185,10 +193,11 @@ def _draw_rows(
     first_row, num_rows, row_axes = sharding.own_rows(rows, lens.height)
     if row_axes:
         splats = dataclasses.replace(splats, y=splats.y - first_row)
-    shape = splats.x.shape
-    opacities = jnp.broadcast_to(scene.opacities, shape)
-    opacities = opacities * splats.compensation if antialiased else opacities
-    features = jnp.broadcast_to(scene.colors, (*shape, channels))
+    # Products, which broadcast to the dimensions of the splats and vary over a mesh as these do.
+    opacities = scene.opacities * (
+        splats.compensation if antialiased else jnp.ones_like(splats.compensation)
+    )
+    features = scene.colors * jnp.ones_like(splats.depths)[..., None]
     if depth_mode is not None:
         features = jnp.concatenate([features, splats.depths[..., None]], axis=-1)
     folded = jax.tree.map(
@@ -207,14 +216,14 @@ def _draw_rows(
     return Rendering(rgb=rgb, alpha=alpha, depth=depth, aux=aux)
 
 
-def _check_options(camera_model: str, eps2d: float, sizes: _Sizes) -> None:
+def _check_options(antialiased: bool, camera_model: str, eps2d: float) -> None:
+    if not isinstance(antialiased, bool | np.bool_):
+        raise ValueError(f"{antialiased=} must be True or False")
     if camera_model not in projection.CAMERA_MODELS:
         raise ValueError(f"{camera_model=} must be one of {projection.CAMERA_MODELS}")
-    if eps2d * eps2d < constants.MIN_DET:
-        raise ValueError(f"{eps2d=} must be at least 1e-5 px^2, else the conic is not defined")
-    for name, value in sizes._asdict().items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name}={value} must be positive, or None for the default")
+    if not constants.MIN_EPS2D <= eps2d < math.inf:
+        least = constants.MIN_EPS2D
+        raise ValueError(f"{eps2d=} must be a number of at least {least} px^2, and finite")
 
 
 def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:
@@ -222,10 +231,8 @@ def _align(scene: Gaussians, lead: tuple[int, ...]) -> Gaussians:
     own = scene.batch_shape
     output.check_prefix(own, lead)
     ones = (1,) * (len(lead) - len(own))
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(scene)), jnp.float32)
 
     def expand(array: Array) -> Array:
-        array = jnp.asarray(array, dtype)
         return array.reshape(*own, *ones, *array.shape[len(own) :])
 
     return dataclasses.replace(scene, **{k: expand(v) for k, v in vars(scene).items()})

@@ -20,7 +20,8 @@ from lgs_jax.rendering.splat.projection import Splats
 
 Array = jax.Array
 
-# Columns of a record before its features: centre x y, conic xx xy yy, logarithm of the opacity.
+# Columns of a record before its features: centre x y, sharp_x, shear, sharp_y of `Splats`, and the
+# logarithm of the opacity.
 GEOMETRY = 6
 # Stands for an opacity of 0, far below what is drawn.
 _TINY = 1e-12
@@ -136,7 +137,7 @@ def composite(
         slots_per_splat=slots_per_splat,
     )
     log_opacities = jnp.log(jnp.maximum(opacities, _TINY))
-    columns = (splats.x, splats.y, splats.conic_xx, splats.conic_xy, splats.conic_yy, log_opacities)
+    columns = (splats.x, splats.y, splats.sharp_x, splats.shear, splats.sharp_y, log_opacities)
     records = jnp.concatenate([jnp.stack(columns, axis=-1), features], axis=-1)
 
     def draw(args):
@@ -160,20 +161,20 @@ def _nothing_to_draw(features: Array, height: int, width: int):
     """What `composite` returns without images or without splats."""
     num_images, _, num_features = features.shape
     none = jnp.zeros(num_images, jnp.int32)
-    empty = jnp.zeros((num_images, height, width, num_features))
-    return empty, jnp.ones(empty.shape[:-1]), {"required": none, "overflow": none}
+    empty = jnp.zeros_like(features, shape=(num_images, height, width, num_features))
+    return empty, jnp.ones_like(empty[..., 0]), {"required": none, "overflow": none}
 
 
 def by_rank(records: Array, bins: binning.Bins) -> Array:
     """Records in order of depth, and one more that draws nothing [N + 1, 6 + F]."""
-    nothing = jnp.zeros((1, records.shape[-1])).at[:, 5].set(math.log(_TINY))
+    nothing = jnp.zeros_like(records, shape=(1, records.shape[-1])).at[:, 5].set(math.log(_TINY))
     return jnp.concatenate([records[bins.order], nothing])
 
 
 def pixel_offsets(plan: Plan) -> tuple[Array, Array]:
     """Pixel centres relative to the centre of their tile [P]."""
     index = jnp.arange(plan.tile**2)
-    shift = 0.5 - plan.tile / 2
+    shift = jnp.float32(0.5 - plan.tile / 2)
     return index % plan.tile + shift, index // plan.tile + shift
 
 
@@ -209,17 +210,22 @@ def geometry_gradient(
 ) -> tuple[Array, ...]:
     """`geometry_gradients` with one array for each of the six components."""
     s0, sx, sy, sxx, sxy, syy = sums
-    x, y, xx, xy, yy, _ = record
+    x, y, sharp_x, shear, sharp_y, _ = record
+    # Across its ridge a splat is near its centre wherever it is seen: sums along that direction,
+    # not along x, stay small for long thin ones too.
     mx, my = x - center_x, y - center_y
-    to_x, to_y = mx * s0 - sx, my * s0 - sy
-    to_xx = mx * mx * s0 - 2 * mx * sx + sxx
-    to_xy = mx * my * s0 - mx * sy - my * sx + sxy
+    mu = mx + shear * my
+    su, suy = sx + shear * sy, sxy + shear * syy
+    suu = sxx + shear * (sxy + suy)
+    to_u, to_y = mu * s0 - su, my * s0 - sy
+    to_uu = mu * mu * s0 - 2 * mu * su + suu
+    to_uy = mu * to_y - my * su + suy
     to_yy = my * my * s0 - 2 * my * sy + syy
     return (
-        xx * to_x + xy * to_y,
-        xy * to_x + yy * to_y,
-        0.5 * to_xx,
-        to_xy,
+        sharp_x * to_u,
+        shear * sharp_x * to_u + sharp_y * to_y,
+        0.5 * to_uu,
+        sharp_x * to_uy,
         0.5 * to_yy,
         -s0,
     )
@@ -254,8 +260,8 @@ def blend_segments(visit, carry, running, bins: binning.Bins, plan: Plan) -> tup
         return index + 1, visit(carry, ranks, offsets), lists
 
     lists = Lists(
-        jnp.zeros((plan.kept, plan.segment), jnp.int32),
-        jnp.zeros((plan.kept, plan.num_tiles + 1), jnp.int32),
+        jnp.zeros_like(bins.order, shape=(plan.kept, plan.segment)),
+        jnp.zeros_like(bins.order, shape=(plan.kept, plan.num_tiles + 1)),
     )
     remains = _remains(running, bins, plan)
     return lax.while_loop(remains, step, (jnp.int32(0), carry, lists))[1:]

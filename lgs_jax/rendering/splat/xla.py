@@ -92,7 +92,7 @@ def make_plan(
 def _blend(records: Array, bins: binning.Bins, plan: Plan) -> Array:
     """Blends records [I * N, 6 + F] into [T, F + 1, P]: features, then the final transmittance.
 
-    A record: centre x y, conic xx xy yy, logarithm of the opacity, features."""
+    A record: what `tiled.GEOMETRY` counts, then features."""
     return _blend_and_keep(records, bins, dataclasses.replace(plan, kept=0))[0]
 
 
@@ -132,7 +132,7 @@ def _blend_and_keep(records: Array, bins: binning.Bins, plan: Plan) -> tuple[Arr
         return state[:, -1]
 
     shape = (plan.num_tiles + 1, num_features + 1, plan.tile**2)
-    state = jnp.zeros(shape).at[:, -1].set(1.0)
+    state = jnp.zeros_like(records, shape=shape).at[:, -1].set(1.0)
     state, lists = tiled.blend_segments(
         lambda state, *found: _for_each_batch(visit, state, still, *found, plan),
         state,
@@ -154,7 +154,7 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
     records, bins, lists, out = residuals
     num_features = records.shape[-1] - 6
     table = tiled.by_rank(records, bins)
-    padded = jnp.concatenate([cotangent, jnp.zeros((1, *cotangent.shape[1:]))])
+    padded = jnp.concatenate([cotangent, jnp.zeros_like(cotangent[:1])])
     moments = tiled.monomials(plan)
 
     def visit(carry, batch):
@@ -182,7 +182,8 @@ def _blend_backward(plan: Plan, residuals, cotangent: Array):
         )
         return state.at[batch.tiles].set(jnp.stack([rest, passing], axis=1)), gradient
 
-    rest = jnp.concatenate([jnp.sum(out * cotangent, axis=1), jnp.zeros((1, plan.tile**2))])
+    rest = jnp.sum(out * cotangent, axis=1)
+    rest = jnp.concatenate([rest, jnp.zeros_like(rest[:1])])
     carry = (jnp.stack([rest, jnp.ones_like(rest)], axis=1), jnp.zeros_like(records))
 
     def still(carry):
@@ -215,7 +216,7 @@ def _gradient_steps(chunk: "_Chunk", batch: "_Batch", toward, rest, passing, pla
         ]
         return *blocks, rest, passing
 
-    zeros = jnp.zeros((*chunk.ranks.shape, plan.tile**2))
+    zeros = jnp.zeros_like(rest, shape=(*chunk.ranks.shape, plan.tile**2))
     return _for_each_step(step, (zeros, zeros, rest, passing), lambda local: local[-1], chunk, plan)
 
 
@@ -263,11 +264,12 @@ def _unclamped_alpha(splats: Array, pixel_x: Array, pixel_y: Array) -> Array:
     The exponential comes last, after all conditions: XLA never computes one twice, so that what
     follows starts from this array instead of repeating the arithmetic before it.
     """
-    x, y, xx, xy, yy, log_opacity = (splats[..., i, None] for i in range(6))
+    x, y, sharp_x, shear, sharp_y, log_opacity = (splats[..., i, None] for i in range(6))
     dx, dy = x - pixel_x[:, None], y - pixel_y[:, None]
-    sigma = 0.5 * (xx * dx * dx + yy * dy * dy) + xy * dx * dy
+    across = dx + shear * dy
+    sigma = 0.5 * (sharp_x * across * across + sharp_y * dy * dy)
     log_alpha = log_opacity - sigma
-    seen = (sigma >= 0) & (log_alpha >= math.log(constants.MIN_ALPHA))
+    seen = log_alpha >= math.log(constants.MIN_ALPHA)
     return jnp.exp(jnp.where(seen, log_alpha, -jnp.inf))
 
 

@@ -95,8 +95,7 @@ def render_field(
     scene.check()
     lead, own = cameras.batch_shape, scene.batch_shape
     output.check_prefix(own, lead)
-    dtype = jnp.promote_types(jnp.result_type(*jax.tree.leaves(scene)), jnp.float32)
-    scene = jax.tree.map(lambda x: jnp.asarray(x, dtype), scene)
+    scene, cameras = output.promote(scene, cameras)
     colors, alpha, depth = _drawer(scene, lead, image_axes)(
         scene, cameras, key, size=(height, width), limits=(near, far)
     )
@@ -167,7 +166,7 @@ def _drawer(scene: Field, lead: tuple[int, ...], image_axes: Any) -> Any:
     """`_draw`, on every device for its share of the cameras and of the rows."""
     if image_axes is None:
         return _draw
-    images, rows = sharding.split_rows(image_axes, len(lead))
+    images, rows = output.split_images(image_axes, lead)
     own = jax.sharding.PartitionSpec(*images[: len(scene.batch_shape)])
 
     def draw(scene: Field, cameras: Cameras, key: Array | None, **options: Any) -> Any:
