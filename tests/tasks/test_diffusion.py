@@ -113,9 +113,8 @@ def test_noisy_latents_have_their_level_and_their_weight(process, frozen, poster
     if process == "vp":
         alpha, sigma = (1 / np.sqrt(1 + np.exp(-s * log_snr)) for s in (1, -1))
     second_moment = (np.square(posterior.mean) + np.exp(posterior.log_var)).mean((1, 2, 3, 4))
-    found = np.square(seen["z"]).mean((1, 2, 3, 4))
     # Per scene means of 64 squares of noise, which vary by 18 %, and a mixed term.
-    ratios = found / (alpha**2 * second_moment + sigma**2)
+    ratios = np.square(seen["z"]).mean((1, 2, 3, 4)) / (alpha**2 * second_moment + sigma**2)
     np.testing.assert_allclose(ratios, 1.0, atol=0.7)
     np.testing.assert_allclose(ratios.mean(), 1.0, atol=0.25)
     # The errors are those of eps, about 1; min(snr, 2) on the error of x is min(1, 2 / snr) on it.
