@@ -1,9 +1,8 @@
 """The rival in pixel space, trained: `python -m lgs_jax experiments rival`
 
 As many steps of the same data, widths and sampler as the first line of `diffusion.py`, with whose
-columns of samples these can be compared; there is no stage before this one. Run so far: `--only
-splats`, two seeds, 28 and 37 minutes on one CPU core of an AMD EPYC beside other programs; the
-table is in docs/results.md. Voxels take longer.
+columns of samples these can be compared; there is no stage before this one. A training takes 15
+minutes on one core of an AMD EPYC, one with voxels 55; the table is in docs/results.md.
 """
 
 
