@@ -14,9 +14,9 @@
 | `captures` | configs/vae.py:captures, `--config.data.root=...` | one GPU |
 | `paper` | configs/vae.py:paper | several accelerators; never run |
 
-The default takes 15 minutes on one core of an AMD EPYC (2,000 steps of 8 scenes, 2.3 a second) and
-reaches 19.4 dB at a given view, 16.2 at held-out ones, and no scenes from nothing yet. Scores of
-others, with their commands: docs/results.md.
+The default took 33 minutes on one core of an AMD EPYC beside other programs (2,000 steps of 8
+scenes, 2.3 a second where little else ran) and reaches 19.4 dB at a given view, 16.2 at held-out
+ones, and no scenes from nothing yet. Scores of others, with their commands: docs/results.md.
 
 The data, image size, views, scene frame and compression must be those of the autoencoder; the run
 says what differs. One network learns to sample with none to all views known; that the encoder can

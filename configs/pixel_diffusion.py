@@ -17,8 +17,8 @@ U-Net runs at H / `patch_size`, which is the autoencoder's: its first convolutio
 the image. Attention stays at the coarse levels where the maps are larger than the latents'.
 
 `python -m lgs_jax benchmark sampling` compares the speed of both. After 1,000 steps of the default
-(about 15 minutes on one core of an AMD EPYC) samples have 22.4 dB at a given view and 15.6 at
-held-out ones (docs/results.md, "The rival, trained").
+(28 and 37 minutes on one core of an AMD EPYC beside other programs) samples have 22.4 dB at a given
+view and 15.6 at held-out ones (docs/results.md, "The rival, trained").
 
 Every value can be changed on the command line: `--config.model.patch_size=1`. Keys that are not
 named here have the defaults of the settings classes (`DataSettings`, `PixelLossSettings`,

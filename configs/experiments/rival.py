@@ -1,8 +1,9 @@
 """The rival in pixel space, trained: `python -m lgs_jax experiments rival`
 
 As many steps of the same data, widths and sampler as the first line of `diffusion.py`, with whose
-columns of samples these can be compared; there is no stage before this one. A training takes 15
-minutes on one core of an AMD EPYC, one with voxels 55; the table is in docs/results.md.
+columns of samples these can be compared; there is no stage before this one. On one core of an
+AMD EPYC a training of the first case took 28 and 37 minutes beside other programs, of the second 16
+and 13, of the third 56 and more; the table is in docs/results.md.
 """
 
 
