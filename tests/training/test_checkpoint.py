@@ -161,7 +161,7 @@ def refuse(source, target):
 
 rename, os.rename = os.rename, refuse
 try:
-    toy.train({str(tmp_path)!r}, {options!r}, seconds=0.05)
+    toy.train({str(tmp_path)!r}, {options!r}, seconds=0.1)
 except loop.ERRORS as error:
     sys.exit(f"error: {{error}}")
 """
