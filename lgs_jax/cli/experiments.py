@@ -71,7 +71,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("name", metavar="NAME", help="of configs/experiments, or a path")
     add("--output", help="folder of the runs and the table; default: runs/NAME")
-    add("--only", nargs="+", metavar="CASE", default=[], help="these cases alone")
+    add(
+        "--only",
+        nargs="+",
+        metavar="CASE",
+        default=[],
+        help="these cases alone; where one has no times yet, those of all of these are taken in "
+        "one run, as others do not compare",
+    )
     add("--seeds", nargs="+", type=int, metavar="N", help="in place of the experiment's")
     add(
         "--jobs",

@@ -14,7 +14,7 @@ import argparse
 import pathlib
 
 from lgs_jax import files
-from lgs_jax.cli import reporting
+from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.inference import splat_views
 from lgs_jax.inference.export import formats, verify
@@ -23,7 +23,7 @@ from lgs_jax.inference.viewer import camera_file
 
 def main(arguments: list[str]) -> int:
     """Converts a file; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(flag_parsing.with_axes(arguments))
     try:
         run(options)
     except (ValueError, OSError) as error:

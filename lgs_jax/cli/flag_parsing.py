@@ -1,7 +1,8 @@
-"""Flags of a training run, with one sentence instead of a traceback where that says all.
+"""Flags of a training run, and axes such as `--up -z` for the other commands.
 
-Of flags for the same key of a configuration the last one counts, so that what is added at the end
-of a command has its way.
+What is wrong with a training's flags is said in one sentence instead of a traceback where that says
+all. Of flags for the same key of a configuration the last one counts, so that what is added at the
+end of a command has its way.
 """
 
 import pathlib
@@ -18,6 +19,8 @@ from lgs_jax.cli import reporting
 
 # What flags of a configuration, and the file that they name, raise while they are parsed.
 ERRORS = (KeyError, SyntaxError, ValueError, flags.Error)
+# Values of `--up` that argparse would take for options.
+_AXES = ("-x", "-y", "-z")
 # "ValueError: ", before the message of an exception at the end of a traceback.
 _NAME_OF_ERROR = re.compile(r"[\w.]+(Error|Exception): ")
 
@@ -30,6 +33,19 @@ class _LastTuple(flags.ArgumentParser):
 
 
 config_flags.register_flag_parser_for_type(tuple, _LastTuple())
+
+
+def with_axes(arguments: list[str]) -> list[str]:
+    """The same with `--up -z` as `--up=-z`, up to a lone `--`."""
+    joined = []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return joined + arguments[i:]
+        if argument in _AXES and joined and joined[-1] == "--up":
+            joined[-1] = f"--up={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def parse(arguments: list[str]) -> list[str]:

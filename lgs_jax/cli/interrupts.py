@@ -81,8 +81,14 @@ def leave() -> None:
 
 
 def outlive_readers() -> None:
-    """Lets the program do its work where what reads its output has gone, as in `... | head`."""
-    sys.stdout, sys.stderr = _Output(sys.stdout), _Output(sys.stderr)
+    """Lets the program do its work where what reads its output has gone, as in `... | head`.
+
+    A second call, which `lgs-jax train` makes as it starts a program in this one, changes nothing.
+    """
+    sys.stdout, sys.stderr = (
+        stream if isinstance(stream, _Output) else _Output(stream)
+        for stream in (sys.stdout, sys.stderr)
+    )
 
 
 class _Output:

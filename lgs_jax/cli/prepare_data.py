@@ -18,7 +18,7 @@ their middle.
 import argparse
 import os
 
-from lgs_jax.cli import reporting
+from lgs_jax.cli import flag_parsing, reporting
 from lgs_jax.data import opening, prepare, report
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.training import compilation_cache
@@ -35,7 +35,7 @@ _MADE = {
 
 def main(arguments: list[str]) -> int:
     """Prepares what is missing; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(flag_parsing.with_axes(arguments))
     try:
         run(options)
     except (ValueError, OSError) as error:  # DataError among them

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from lgs_jax import files
-from lgs_jax.cli import reporting, sample, sample_views
+from lgs_jax.cli import flag_parsing, reporting, sample, sample_views
 from lgs_jax.core.gaussians import Gaussians
 from lgs_jax.data import report
 from lgs_jax.inference import pretrained, splat_views
@@ -32,7 +32,7 @@ _PORT, _MAX_PORT = 8080, 65535
 
 def main(arguments: list[str]) -> int:
     """Shows the scenes; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(flag_parsing.with_axes(arguments))
     try:
         run(options)
     except (

@@ -9,6 +9,7 @@ import os
 import posixpath
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 import fsspec
 from etils import epath
@@ -19,7 +20,7 @@ from lgs_jax.data.report import DataError
 CACHE_VARIABLE = "LGS_JAX_DATA_CACHE"
 # Object stores, and the extra of this package that reads them.
 STORES = {"gs": "gcs", "s3": "s3"}
-# In a folder that a process claims, see `locked`; it stays there, empty.
+# In a folder that a process claims; it stays there, empty.
 LOCK = ".lock"
 
 
@@ -56,32 +57,45 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def claim(folder: Path | epath.Path) -> TextIO:
+    """Claims a folder on disk for as long as the returned file is open.
+
+    A killed process lets go of it. Systems other than Unix have no such lock: nothing is claimed.
+
+    Raises:
+      BlockingIOError: if another process has claimed it.
+    """
+    lock = os.fdopen(os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666))
+    if os.name == "posix":
+        import fcntl  # absent elsewhere
+
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise
+    return lock
+
+
 @contextlib.contextmanager
 def locked(folder: epath.Path) -> Iterator[None]:
-    """Claims a folder for the block; a killed process lets go of it.
-
-    Object stores, and systems other than Unix, have no such lock: nothing is claimed there.
+    """Claims a folder for the block, unless it lies in an object store, which has no such lock.
 
     Raises:
       DataError: if another process has claimed it.
     """
-    if is_remote(str(folder)) or os.name != "posix":
+    if is_remote(str(folder)):
         yield
         return
-    import fcntl  # absent elsewhere
-
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DataError(
-                f"another process is writing to {folder}; wait for it, stop it, or choose another "
-                "folder"
-            ) from error
+        lock = claim(folder)
+    except BlockingIOError as error:
+        raise DataError(
+            f"another process is writing to {folder}; wait for it, stop it, or choose another "
+            "folder"
+        ) from error
+    with lock:
         yield
-    finally:
-        os.close(lock)
 
 
 def child(folder: epath.Path, relative: str) -> epath.Path:

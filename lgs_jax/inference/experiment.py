@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax import files, settings
-from lgs_jax.inference import experiment_costs, scene_model
+from lgs_jax import settings
+from lgs_jax.inference import experiment_costs
 from lgs_jax.training import logging, preemption
 
 FOLDER = pathlib.Path("configs/experiments")
@@ -154,7 +154,10 @@ def run(
         )
     cases = [case for case in experiment.cases if not only or case in only]
     _train_all(_trainings(experiment, folder, cases), _shares_of_cores(jobs), extra, say)
-    costs = _costs(experiment, folder, cases, say)
+    first, last = experiment.seeds[0], list(experiment.stages)[-1]
+    models = {case: _place(experiment, folder, case, first, last) for case in cases}
+    asked = [name for name in experiment_costs.MEASURES if name in experiment.columns.values()]
+    costs = experiment_costs.take(asked, models, folder, say)
     return {
         case: [_values(experiment, folder, case, seed, costs) for seed in experiment.seeds]
         for case in cases
@@ -374,26 +377,3 @@ def _values(
             value = value[part]
         found[title] = math.nan if value is None else float(value)
     return found
-
-
-def _costs(
-    experiment: Experiment, folder: pathlib.Path, cases: Sequence[str], say: Callable[[str], None]
-) -> dict[str, dict[str, float]]:
-    """By measure and case what the models cost, of one run; kept in `folder` as the results are."""
-    seed, last = experiment.seeds[0], list(experiment.stages)[-1]
-
-    @functools.cache
-    def models() -> dict[str, scene_model.SceneModel]:
-        places = {case: _place(experiment, folder, case, seed, last) for case in cases}
-        return {case: scene_model.load(place) for case, place in places.items()}
-
-    costs = {}
-    for name, measure in experiment_costs.MEASURES.items():
-        if name not in experiment.columns.values():
-            continue
-        path = folder / f"{name}.json"
-        costs[name] = json.loads(path.read_text()) if path.exists() else {}
-        if not costs[name].keys() >= set(cases):
-            costs[name] = measure(models(), say)
-            files.write_json(path, costs[name])
-    return costs

@@ -5,16 +5,20 @@ The cases take turns where time is measured, so that none has a calm hour for it
 
 import dataclasses
 import functools
+import json
+import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lgs_jax import files
 from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import pipeline
+from lgs_jax.inference import scene_model
 from lgs_jax.inference.scene_model import SceneModel
 from lgs_jax.rendering.api import render
 from lgs_jax.tasks import views
@@ -63,6 +67,36 @@ MEASURES: dict[str, Callable[[Models, Say], dict[str, float]]] = {
     "rendering_gradient_s": functools.partial(rendering_seconds, gradient=True),
     "rendering_gradient_mb": functools.partial(rendering_megabytes, gradient=True),
 }
+# Only those of one run compare; memory is the same whenever it is looked at.
+TIMES = ("sampling_s", "rendering_s", "rendering_gradient_s")
+
+
+def take(
+    names: Iterable[str], places: Mapping[str, pathlib.Path], folder: pathlib.Path, say: Say
+) -> dict[str, dict[str, float]]:
+    """By measure and case what the models cost, as kept in `folder`; what is missing is measured.
+
+    Where a case has no time yet, those of all these cases are taken in one run, and others dropped.
+
+    Args:
+      names: of `MEASURES`.
+      places: by case the workdir of its model, which is opened if something is to be measured.
+      folder: of the experiment.
+      say: told what happens.
+    """
+    load = functools.cache(scene_model.load)
+    costs = {}
+    for name in names:
+        path = folder / f"{name}.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        missing = [case for case in places if case not in kept]
+        if missing and name in TIMES:
+            missing, kept = list(places), {}
+        if missing:
+            kept |= MEASURES[name]({case: load(places[case]) for case in missing}, say)
+            files.write_json(path, kept)
+        costs[name] = kept
+    return costs
 
 
 def _in_turns(calls: Mapping[str, Callable[[int], Any]], say: Say) -> dict[str, float]:

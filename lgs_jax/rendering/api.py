@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from lgs_jax.core import gaussians
 from lgs_jax.core.cameras import Cameras
@@ -21,6 +22,10 @@ from lgs_jax.rendering.volume.voxels import VoxelGrid
 __all__ = ["Rendering", "register_renderer", "render", "transform"]
 
 Array = jax.Array
+
+# How far a placement may be off from a similarity: more than rounded poses, which by
+# `data.poses.MAX_ROTATION_ERROR` may be off by 1e-3, and less than is seen.
+_SIMILAR = 5e-3
 
 
 def render(
@@ -95,13 +100,45 @@ def transform(scene: Any, b_from_a: Array) -> Any:
 
     Args:
       scene: `Gaussians`, or a field of `rendering.volume`.
-      b_from_a: similarity (rotation, translation, one scale) [..., 4, 4], with the scene's leading
-        dimensions or none.
+      b_from_a: similarity (rotation, translation, one positive scale) [..., 4, 4], with the scene's
+        leading dimensions or none.
 
     Raises:
       TypeError: if nothing moves this type of scene.
+      ValueError: if `b_from_a` is no similarity: it mirrors, stretches, shears, projects, or is not
+        finite. What is traced (inside `jit`, `grad`, `vmap`), or lies on devices of other processes
+        too, is not looked at; there the result of such a map is undefined.
     """
+    traced = isinstance(b_from_a, jax.core.Tracer)
+    if not traced and getattr(b_from_a, "is_fully_addressable", True):
+        _check_similarity(np.asarray(jax.device_get(b_from_a), np.float64))
     return _transform(scene, b_from_a)
+
+
+def _check_similarity(b_from_a: np.ndarray) -> None:
+    """Raises ValueError unless all maps [..., 4, 4] are similarities."""
+    if b_from_a.shape[-2:] != (4, 4):
+        raise ValueError(f"b_from_a has shape {b_from_a.shape}, expected [..., 4, 4]")
+    for fault in map(_fault, b_from_a.reshape(-1, 4, 4)):
+        if fault:
+            raise ValueError(
+                f"b_from_a {fault}; expected a rotation, one positive scale and a translation"
+            )
+
+
+def _fault(b_from_a: np.ndarray) -> str:
+    """Why a map [4, 4] is no similarity; empty if it is one."""
+    if not np.isfinite(b_from_a).all():
+        return "holds NaN or infinity"
+    linear, last_row = b_from_a[:3, :3], b_from_a[3]
+    if np.abs(last_row - (0, 0, 0, 1)).max() > _SIMILAR:
+        return f"has the last row {last_row.tolist()} instead of 0, 0, 0, 1 (is it transposed?)"
+    if (volume := np.linalg.det(linear)) <= 0:
+        return f"mirrors or flattens (determinant {volume:.3g}; negate one more axis)"
+    off = np.abs(linear.T @ linear / np.cbrt(volume) ** 2 - np.eye(3)).max()
+    if off > _SIMILAR:
+        return f"stretches or shears (max |L^T L / scale^2 - I| = {off:.2g}; scale all axes alike)"
+    return ""
 
 
 @functools.singledispatch

@@ -8,8 +8,9 @@ the hardware.
 import dataclasses
 import difflib
 import os
+import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,11 @@ from jax.experimental import topologies
 from lgs_jax.settings import SettingsError
 
 GIB = 2**30
+
+# Linux's control groups, by which containers and clusters limit memory, and the names of those that
+# this process is in (man 7 cgroups).
+_GROUPS = pathlib.Path("/sys/fs/cgroup")
+_OWN_GROUPS = pathlib.Path("/proc/self/cgroup")
 
 # What JAX takes of a GPU's memory, unless the environment says otherwise (JAX's documentation, "GPU
 # memory allocation").
@@ -232,8 +238,8 @@ def attached(memory: float | None = None) -> Target:
     """The devices of this machine; those of a CPU share its memory.
 
     Args:
-      memory: bytes of each device that a program may use; None: what the devices say, or the
-        machine does for a CPU.
+      memory: bytes of each device that a program may use; None: what the devices say, or, for a
+        CPU, the machine's memory, or as much of it as the container or job may use.
 
     Raises:
       TargetError: if that is not to be found out.
@@ -243,8 +249,10 @@ def attached(memory: float | None = None) -> Target:
     note = "as given" if memory else "what JAX has taken of it"
     found = memory or (first.memory_stats() or {}).get("bytes_limit")
     if not found and platform == "cpu" and (whole := machine_memory()):
-        found = whole / count
-        note = "this machine's memory, in equal shares; --memory says otherwise"
+        allowed = min([whole, *_memory_limits()])
+        of = "this machine's memory" if allowed == whole else "what this container or job may use"
+        found = allowed / count
+        note = f"{of}, in equal shares; --memory says otherwise"
     if not found:
         raise TargetError(
             f"the {first.device_kind} devices of this machine do not say how much memory they "
@@ -259,6 +267,25 @@ def machine_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError):
         return None
+
+
+def _memory_limits() -> Iterator[int]:
+    """Bytes that this process's control groups, of version 1 or 2, and those around them allow."""
+    if not _OWN_GROUPS.exists():
+        return
+    for line in _OWN_GROUPS.read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = _GROUPS / "memory" if controllers else _GROUPS
+        file = "memory.limit_in_bytes" if controllers else "memory.max"
+        # In a container the name may be that of the host, and only `top` be there.
+        group = top / name.lstrip("/")
+        for folder in (group, *group.parents):
+            if (limit := folder / file).exists() and (text := limit.read_text().strip()) != "max":
+                yield int(text)
+            if folder == top:
+                break
 
 
 def known() -> str:

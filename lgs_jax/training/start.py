@@ -76,21 +76,10 @@ def open_run(
     meshes.check_batch_size(mesh, settings.evaluation_batch_size)
     stack.enter_context(jax.set_mesh(mesh))
 
-    saved = place / workdir.CHECKPOINTS
-    steps = checkpoint.steps_in(saved)
-    if jax.process_count() > 1:
-        _check_shared(place, steps[-1] if steps else 0)
-    start_step, seconds_before, notes = (steps[-1] if steps else 0), 0.0, []
-    if steps:
-        found = checkpoint.read_config(saved, start_step)
-        notes = workdir.check_config(found, config, str(place))
-        seconds_before = checkpoint.read_run(saved, start_step)["seconds"]
-    if start_step > settings.num_steps:
-        raise workdir.WorkdirError(
-            f"{place} is at step {start_step}, beyond num_steps={settings.num_steps}; "
-            "raise config.training.num_steps or choose another --workdir"
-        )
-    checkpoints = checkpoint.Checkpoints(saved, keep=settings.keep_checkpoints)
+    start_step, seconds_before, notes = _so_far(place, settings, config)
+    checkpoints = checkpoint.Checkpoints(
+        place / workdir.CHECKPOINTS, keep=settings.keep_checkpoints
+    )
     stack.enter_context(checkpoints)
     abstract = abstract_state(task, settings, mesh)
     state, origin = _place_state(task, settings, abstract, mesh, checkpoints, start_step)
@@ -122,6 +111,31 @@ def open_run(
         checkpoints=checkpoints,
         log=log,
     )
+
+
+def _so_far(
+    place: pathlib.Path | epath.Path, settings: TrainSettings, config: Mapping[str, Any]
+) -> tuple[int, float, list[str]]:
+    """Steps and seconds that the run has behind it, and what has changed since, a line for each.
+
+    Raises:
+      WorkdirError: if what was saved does not fit, or the processes do not see the same of it.
+    """
+    saved = place / workdir.CHECKPOINTS
+    steps = checkpoint.steps_in(saved)
+    last = steps[-1] if steps else 0
+    if jax.process_count() > 1:
+        _check_shared(place, last)
+    if not steps:
+        return 0, 0.0, []
+    notes = workdir.check_config(checkpoint.read_config(saved, last), config, str(place))
+    seconds = checkpoint.read_run(saved, last)["seconds"]
+    if last > settings.num_steps:
+        raise workdir.WorkdirError(
+            f"{place} is at step {last}, beyond num_steps={settings.num_steps}; "
+            "raise config.training.num_steps or choose another --workdir"
+        )
+    return last, seconds, notes
 
 
 def _check_shared(place: pathlib.Path | epath.Path, step: int) -> None:

@@ -43,6 +43,9 @@ def train_step(
       the next state and scalars to log: `loss`, what the task reports, and `learning_rate`,
       `grad_norm` (before clipping), `update_norm`, `param_norm`, `nonfinite_streak`,
       `nonfinite_steps`, `overflow_steps`.
+
+    Raises:
+      ValueError: if the task reports something under one of these names.
     """
     key = streams.stream_key(streams.root_key(seed), "train", state.step)
     loss, metrics, grads = accumulated_gradient(

@@ -17,6 +17,8 @@ from typing import Any, TextIO
 
 from etils import epath
 
+from lgs_jax.data import places
+
 CHECKPOINTS = "checkpoints"
 
 # What may differ between a checkpoint and the run that continues it: how long, how often, what is
@@ -114,27 +116,18 @@ def prepare(workdir: str | os.PathLike, *, primary: bool = True) -> pathlib.Path
 
 
 def lock(workdir: pathlib.Path) -> TextIO:
-    """Claims the workdir for as long as the returned file is open; a killed process lets go of it.
-
-    To be given a folder on this machine: an object store has no such lock.
+    """Claims a workdir on this machine for as long as the returned file is open: `places.claim`.
 
     Raises:
       WorkdirError: if another process is training in it.
     """
-    file = (workdir / ".lock").open("a+")
-    if os.name != "posix":
-        return file
-    import fcntl  # absent elsewhere
-
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return places.claim(workdir)
     except BlockingIOError as error:
-        file.close()
         raise WorkdirError(
             f"another run is training in {workdir}; wait for it, stop it, or choose another folder "
             "with --workdir"
         ) from error
-    return file
 
 
 @contextlib.contextmanager

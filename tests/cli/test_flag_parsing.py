@@ -1,9 +1,12 @@
 """Flags of a configuration: which of several counts, and what is said of one that is wrong."""
 
+import importlib
+
 import pytest
 from absl import flags
 from ml_collections import config_flags
 
+from lgs_jax import __main__ as front
 from lgs_jax.cli import flag_parsing
 
 # ml_collections' way of importing a configuration.
@@ -65,3 +68,29 @@ def test_messages_name_no_class(parse):
     with pytest.raises(flag_parsing.ERRORS) as caught:
         parse(variant=":big")
     assert flag_parsing.explain(caught.value) == "variant='big' is not known"
+
+
+@pytest.mark.parametrize("axis", ["-z", "+x"])
+@pytest.mark.parametrize("separate", [True, False])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["export", "a.ply", "b.ply"],
+        ["prepare-data", "--source=splats", "--output=out"],
+        ["view", "a.ply"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_an_axis_may_follow_its_option(command, separate, axis, monkeypatch):
+    seen = []
+    module = importlib.import_module(f"lgs_jax.cli.{command[0].replace('-', '_')}")
+    monkeypatch.setattr(module, "run", seen.append)
+    given = ["--up", axis] if separate else [f"--up={axis}"]
+    assert front.main([*command, *given]) == 0
+    assert seen[0].up == axis
+
+
+def test_an_axis_is_joined_to_nothing_else():
+    others = ["-z", "a", "-z", "--up", "-q", "--up=-x", "-y", "--", "--up", "-z"]
+    assert flag_parsing.with_axes(others) == others
+    assert flag_parsing.with_axes(["--up", "-z", "-z"]) == ["--up=-z", "-z"]

@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+from lgs_jax.cli import interrupts
+
 # A command that does what `body` says, started as a program.
 PROGRAM = """
 import gc, hashlib, os, pathlib, signal, sys, threading, time
@@ -102,3 +104,13 @@ pathlib.Path({str(tmp_path / "done")!r}).touch()
     assert process.returncode == 0
     assert not errors
     assert (tmp_path / "done").exists()
+
+
+def test_streams_are_wrapped_once(monkeypatch):
+    """`train` is a program of its own in this one: both want their readers outlived."""
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, getattr(sys, name))  # put back at the end
+    interrupts.outlive_readers()
+    wrapped = sys.stdout, sys.stderr
+    interrupts.outlive_readers()
+    assert (sys.stdout, sys.stderr) == wrapped

@@ -181,26 +181,36 @@ def test_the_table_compares_with_the_baseline_seed_by_seed():
     assert "more than" not in alone  # --only without the baseline
 
 
-def test_times_of_sampling_are_taken_together_and_kept(trained, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["sampling_s", "rendering_mb"])
+def test_times_are_taken_together_and_memory_where_it_is_missing(
+    trained, tmp_path, monkeypatch, name
+):
+    """Times of two runs would not compare."""
     measured = []
 
     def measure(models, say):
         measured.append(sorted(models))
         return dict.fromkeys(models, 0.5 + len(measured))
 
-    monkeypatch.setitem(experiment_costs.MEASURES, "sampling_s", measure)
-    monkeypatch.setattr(experiment.scene_model, "load", lambda place: place)
-    chosen = make(columns={**COLUMNS, "s": "sampling_s"})
+    monkeypatch.setitem(experiment_costs.MEASURES, name, measure)
+    monkeypatch.setattr(experiment_costs.scene_model, "load", lambda place: place)
+    chosen = make(columns={**COLUMNS, "cost": name})
 
     def run(*only):
         values = experiment.run(chosen, tmp_path, only=only, say=lambda text: None)
-        return {case: [seed["s"] for seed in seeds] for case, seeds in values.items()}
+        return {case: [seed["cost"] for seed in seeds] for case, seeds in values.items()}
 
     assert run("plain", "eps") == {"plain": [1.5, 1.5], "eps": [1.5, 1.5]}
     assert run("eps") == {"eps": [1.5, 1.5]}
     assert measured == [["eps", "plain"]]
-    assert run() == {case: [2.5, 2.5] for case in CASES}
-    assert measured[1:] == [sorted(CASES)]
+    if name in experiment_costs.TIMES:
+        assert run() == {case: [2.5, 2.5] for case in CASES}
+        assert measured[1:] == [sorted(CASES)]
+    else:
+        assert run() == {"plain": [1.5, 1.5], "H/8": [2.5, 2.5], "eps": [1.5, 1.5]}
+        assert measured[1:] == [["H/8"]]
+    assert run()["H/8"] == [2.5, 2.5]  # kept
+    assert len(measured) == 2
 
 
 def test_the_command_writes_table_and_plot(trained, tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The public function: arguments, dispatch, dimensions, transformations of JAX."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -163,6 +164,48 @@ def test_other_scene_types_can_be_registered():
     out = render(Fog(), _cameras(), height=2, width=3, background=0.5)
     np.testing.assert_array_equal(out.rgb, np.full((2, 3, 1), 0.5))
     assert out.aux["near"] == 0.01
+
+
+def _map(linear, last_row=(0.0, 0.0, 0.0, 1.0)):
+    b_from_a = np.eye(4, dtype=np.float32)
+    b_from_a[:3, :3], b_from_a[3] = linear, last_row
+    return b_from_a
+
+
+@pytest.mark.parametrize(
+    ("b_from_a", "message"),
+    [
+        (_map(np.diag([1, 1, -1])), r"b_from_a mirrors .*determinant -1; negate one more axis"),
+        (_map(np.diag([1, 1, 0])), r"flattens \(determinant 0"),
+        (_map(np.diag([1, 1, 1.1])), r"b_from_a stretches .*; expected a rotation, one positive"),
+        (_map(np.eye(3) + np.eye(3, k=1) / 50), "stretches or shears"),
+        (
+            _map(np.eye(3), (0, 0, 2, 1)),
+            r"the last row \[0.0, 0.0, 2.0, 1.0\] instead of 0, 0, 0, 1",
+        ),
+        (_map(np.diag([1, np.nan, 1])), "b_from_a holds NaN or infinity"),
+        (np.eye(3), r"b_from_a has shape \(3, 3\), expected \[..., 4, 4\]"),
+    ],
+)
+def test_maps_that_no_scene_can_follow_are_refused(b_from_a, message):
+    for given in (b_from_a, jnp.asarray(b_from_a)):
+        with pytest.raises(ValueError, match=message):
+            api.transform(_scene(), given)
+    both = np.stack([np.eye(4), b_from_a]) if b_from_a.shape == (4, 4) else b_from_a
+    with pytest.raises(ValueError, match=message):
+        api.transform(_scene(lead=(2,)), both)
+
+
+def test_a_scene_is_moved_by_what_is_traced_too():
+    turn = np.array([[0.0, -2.0, 0.0], [2.0, 0.0, 0.0], [0.0, 0.0, 2.0]])
+    b_from_a = jnp.asarray(_map(turn + 1e-3 * np.eye(3)))  # as far off as a pose may be
+    scene, close = _scene(), functools.partial(np.testing.assert_allclose, atol=1e-6)
+    expected = api.transform(scene, b_from_a)
+    close(expected.means, np.asarray(scene.means) @ np.asarray(b_from_a)[:3, :3].T)
+    for moved in (api.transform, lambda x, _: api.transform(x, b_from_a)):
+        jax.tree.map(close, jax.jit(moved)(scene, b_from_a), expected)
+    slope = jax.grad(lambda b_from_a: api.transform(scene, b_from_a).means.sum())(b_from_a)
+    np.testing.assert_allclose(slope[0, :3], scene.means.sum(0), rtol=1e-5)
 
 
 def test_depth_can_be_left_out():

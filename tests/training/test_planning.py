@@ -341,9 +341,10 @@ def test_what_is_known_of_accelerators(monkeypatch):
     assert planning_targets.simulated("h100-8") == 0
 
 
-def test_devices_of_a_cpu_share_the_memory_of_the_machine(monkeypatch):
+def test_devices_of_a_cpu_share_the_memory_of_the_machine(monkeypatch, tmp_path):
     assert planning_targets.machine_memory() > GIB
     monkeypatch.setattr(planning_targets, "machine_memory", lambda: 12 * GIB)
+    monkeypatch.setattr(planning_targets, "_OWN_GROUPS", tmp_path / "not of this system")
     assert planning_targets.attached().memory * jax.device_count() == 12 * GIB
     assert "--memory says otherwise" in planning_targets.attached().note
     monkeypatch.setattr(planning_targets, "machine_memory", lambda: None)
@@ -351,3 +352,34 @@ def test_devices_of_a_cpu_share_the_memory_of_the_machine(monkeypatch):
         planning_targets.attached()
     assert planning_targets.attached(7.0).memory == 7.0
     assert np.size(planning_targets.attached(7.0).devices) == jax.device_count()
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "gib"),
+    [
+        ("0::/", {"memory.max": 4 * GIB}, 4),
+        ("0::/", {"memory.max": "max"}, 12),
+        ("0::/", {}, 12),  # of the machine itself, which has no such file
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": 5 * GIB, "memory.max": "max"}, 5),
+        ("0::/a/b", {"a/b/memory.max": 3 * GIB, "a/memory.max": 5 * GIB}, 3),
+        ("0::/a", {"a/memory.max": 99 * GIB}, 12),
+        ("0::/a", {"b/memory.max": GIB}, 12),
+        ("4:cpu:/b\n3:memory:/a\n0::/", {"memory/a/memory.limit_in_bytes": 2 * GIB}, 2),
+        ("3:hugetlb,memory:/host/a", {"memory/memory.limit_in_bytes": 2 * GIB}, 2),
+        ("3:memory:/", {"memory/memory.limit_in_bytes": 2**63 - 4096}, 12),  # none
+    ],
+)
+def test_the_memory_of_a_container_or_job_counts_where_it_is_less(
+    own, files, gib, monkeypatch, tmp_path
+):
+    (tmp_path / "own").write_text(f"{own}\n")
+    for name, limit in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{limit}\n")
+    monkeypatch.setattr(planning_targets, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(planning_targets, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr(planning_targets, "machine_memory", lambda: 12 * GIB)
+    found = planning_targets.attached()
+    assert found.memory * jax.device_count() == gib * GIB
+    assert ("this container or job may use" in found.note) == (gib < 12)
