@@ -58,7 +58,7 @@ SETTINGS = {
 }
 # Fields that are groups of the configuration, or keys, elsewhere than in their class.
 ELSEWHERE = {"config.training": {"seed", "optimizer", "mesh"}}
-PARTS_OF = {"benchmark": ("data", "rasterizer", "sampling", "scaling")}
+PARTS_OF = {"benchmark": ("check-data", "data", "rasterizer", "sampling", "scaling")}
 
 _HEAD = """# API reference
 
@@ -99,7 +99,7 @@ def make() -> str:
     for name in front.commands():
         parts.append(_command(name, name.replace("-", "_")))
         for part in PARTS_OF.get(name, ()):
-            parts.append(_command(f"{name} {part}", f"{name}_{part}"))
+            parts.append(_command(f"{name} {part}", f"{name}_{part}".replace("-", "_")))
     return "\n".join(parts)
 
 

@@ -22,6 +22,7 @@ from lgs_jax.cli import interrupts, reporting
 # Parts of another command, not commands of their own.
 _PARTS = frozenset(
     {
+        "benchmark-check-data",
         "benchmark-data",
         "benchmark-rasterizer",
         "benchmark-rivals",

@@ -4,6 +4,7 @@ import argparse
 
 from lgs_jax import __main__ as front
 from lgs_jax.cli import (
+    benchmark_check_data,
     benchmark_data,
     benchmark_rasterizer,
     benchmark_sampling,
@@ -11,6 +12,7 @@ from lgs_jax.cli import (
 )
 
 _BENCHMARKS = {
+    "check-data": benchmark_check_data.main,
     "data": benchmark_data.main,
     "rasterizer": benchmark_rasterizer.main,
     "sampling": benchmark_sampling.main,

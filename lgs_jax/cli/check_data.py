@@ -69,7 +69,7 @@ def run(options: argparse.Namespace) -> int:
     found = detect.detect(options.path) if options.source is None else None
     source, root = (found.source, found.root) if found else (options.source, options.path)
     print(f"{options.path}: format {source}")
-    keys, examine = _scenes(source, root)
+    keys, examine = open_scenes(source, root)
     output.mkdir(parents=True, exist_ok=True)
     listed = report.Report(f"{source} at {root}", scenes_found=len(keys))
     looked_at = set(subset(keys, options.scenes))
@@ -134,8 +134,8 @@ def _examined(
             counter.add(len(part))
 
 
-def _scenes(source: str, root: str) -> tuple[list[str], Callable[[str], scan.Examined]]:
-    """Keys, and a function that reads and checks one of them."""
+def open_scenes(source: str, root: str) -> tuple[list[str], Callable[[str], scan.Examined]]:
+    """Keys of the scenes at a root, and a function that reads and checks one of them."""
     if source == "packed":
         from lgs_jax.data import packed
         from lgs_jax.data.sources import packed as packed_source
@@ -152,12 +152,17 @@ def _scenes(source: str, root: str) -> tuple[list[str], Callable[[str], scan.Exa
     return list(reader.keys), lambda key: scan.examine(reader, key, options)
 
 
+def convention_of(source: str) -> FileConvention:
+    """How the files of a format store poses."""
+    return _CONVENTIONS.get(source, FileConvention(cam_from_world=True))
+
+
 def _check_scene(
     key: str, example: Example, source: str, options: argparse.Namespace, output: pathlib.Path
 ) -> dict[str, Any]:
     """Looks at one scene, prints, and draws its picture; what to keep of it in the verdict."""
     began = time.monotonic()
-    convention = _CONVENTIONS.get(source, FileConvention(cam_from_world=True))
+    convention = convention_of(source)
     checked = scene_check.check(example, convention, options.frames)
     tested = "matches"
     if checked.fit is None and not options.no_fit:

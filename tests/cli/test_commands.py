@@ -140,7 +140,7 @@ def test_the_shell_completes_commands_options_and_files(capsys, monkeypatch, tmp
     assert complete("lgs-jax", "view", "--ht") == {"--html"}
     assert complete("lgs-jax", "export", "--ver") == {"--verify", "--version"}
     assert complete("lgs-jax", "export", "ro") == {"room.ply"}
-    parts = {"data", "rasterizer", "sampling", "scaling"}
+    parts = {"check-data", "data", "rasterizer", "sampling", "scaling"}
     assert complete("lgs-jax", "benchmark", "EMPTY") == parts | {"--debug", "--help"}
     assert complete("lgs-jax", "benchmark", "data", "--w") == {"--workers"}
     assert complete("lgs-jax", "benchmark", "scaling", "--axes", "f") == {"fsdp"}

@@ -2,5 +2,6 @@
 
 `features` finds what frames have in common, `conventions` asks under which reading of the poses it
 fits, `photometry` looks at the pictures alone, `scene` turns all of it into findings, `pictures`
-draws them. Modules of this package import each other.
+draws them; `breaking` breaks good scenes, to see whether it is found. Modules of this package
+import each other.
 """

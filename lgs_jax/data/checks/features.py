@@ -5,7 +5,7 @@ No pose is looked at: matches are kept if they fit some epipolar geometry of the
 
 import dataclasses
 import importlib.util
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
@@ -35,6 +35,9 @@ class Matches:
 
     def __len__(self) -> int:
         return len(self.points_first)
+
+
+Matcher = Callable[[Sequence[np.ndarray], Iterable[tuple[int, int]]], list[Matches]]
 
 
 def available() -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from lgs_jax.data import normalize
 from lgs_jax.data.checks import conventions, features, photometry
 from lgs_jax.data.checks.conventions import Bundle, FileConvention, Fit
-from lgs_jax.data.checks.features import Matches
+from lgs_jax.data.checks.features import Matcher, Matches
 from lgs_jax.data.example import Example
 
 LEVELS = ("fault", "warning", "note")
@@ -76,27 +76,32 @@ class Checked:
     reading: conventions.Hypothesis | None = None
 
 
-def check(scene: Example, convention: FileConvention, max_frames: int = MAX_FRAMES) -> Checked:
+def check(
+    scene: Example,
+    convention: FileConvention,
+    max_frames: int = MAX_FRAMES,
+    match: Matcher = features.match,
+) -> Checked:
     """Checks neighbouring frames of a scene.
 
     Args:
       scene: all of it.
       convention: how its format stores poses.
       max_frames: of a longer scene so many in the middle are looked at.
+      match: finds what pairs of frames have in common.
 
     Raises:
       DataError: if an image cannot be read.
     """
-    first = max(0, (len(scene) - max_frames) // 2)
-    part = slice(first, min(first + max_frames, len(scene)))
-    example = _part(scene, part)
+    part = middle(scene, max_frames)
+    example = frames_of(scene, part)
     images = [np.asarray(image) for image in example.images]
     faults = _camera_faults(example, images) + _picture_faults(example, images)
     if not features.available():
         return Checked(example, images, [], faults)
     count = len(example)
     pairs = [(i, i + d) for i in range(count) for d in _PAIR_STEPS if i + d < count]
-    matches = features.match(images, pairs)
+    matches = match(images, pairs)
     faults += _exposure_faults(example, images, matches)
     # Frames with a fault of their own say nothing about the others.
     named = {name for fault in faults if fault.level == "fault" for name in fault.frames}
@@ -111,7 +116,14 @@ def check(scene: Example, convention: FileConvention, max_frames: int = MAX_FRAM
     return Checked(example, images, matches, faults + found, fit, reading)
 
 
-def _part(scene: Example, part: slice) -> Example:
+def middle(scene: Example, max_frames: int) -> slice:
+    """Where the middle `max_frames` of a scene are, or all where there are fewer."""
+    first = max(0, (len(scene) - max_frames) // 2)
+    return slice(first, min(first + max_frames, len(scene)))
+
+
+def frames_of(scene: Example, part: slice) -> Example:
+    """Neighbouring frames of a scene, whose images are read when they are used."""
     return dataclasses.replace(
         scene,
         images=_Some(scene.images, range(part.start, part.stop)),

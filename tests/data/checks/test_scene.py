@@ -5,11 +5,11 @@ import re
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 from scipy.spatial.transform import Rotation
 
 from lgs_jax.data import pipeline, poses
-from lgs_jax.data.checks import conventions, features, pictures, scene
+from lgs_jax.data.checks import breaking, conventions, features, pictures, scene
 from lgs_jax.data.checks.conventions import FileConvention
 
 GL = np.diag([1.0, -1.0, -1.0])
@@ -34,156 +34,104 @@ def good():
     return dataclasses.replace(example, images=[np.asarray(image) for image in example.images])
 
 
-def stored(example, convention):
-    """The matrices as a file of the convention holds them."""
-    matrices = example.world_from_cam.copy()
-    matrices[:, :3, :3] = matrices[:, :3, :3] @ convention.axes.T
-    return poses.invert(matrices) if convention.cam_from_world else matrices
-
-
-def as_read(example, matrices, convention):
-    """What the convention's reader makes of matrices in a file."""
-    read = poses.invert(matrices) if convention.cam_from_world else matrices.copy()
-    read[:, :3, :3] = read[:, :3, :3] @ convention.axes
-    return dataclasses.replace(example, world_from_cam=read)
-
-
-def change(**parts):
-    """A break of the stored matrices: functions of rotations and translations."""
+def broken(title):
+    """The break of that title, as a function of a scene and how its format stores poses."""
 
     def apply(example, convention):
-        matrices = stored(example, convention)
-        inverse = poses.invert(matrices)
-        turn = parts.get("turn", lambda m, inverse: m[:, :3, :3])(matrices, inverse)
-        shift = parts.get("shift", lambda m, inverse: m[:, :3, 3])(matrices, inverse)
-        changed = np.stack([poses.from_parts(r, t) for r, t in zip(turn, shift, strict=True)])
-        return as_read(example, changed, convention)
+        return {each.title: each for each in breaking.breaks(convention)}[title].apply(example)
 
     return apply
 
 
-def inverted(example, convention):
-    return as_read(example, poses.invert(stored(example, convention)), convention)
-
-
-def axes(matrix):
-    def apply(example, convention):
-        del convention
-        changed = example.world_from_cam.copy()
-        changed[:, :3, :3] = changed[:, :3, :3] @ matrix
-        return dataclasses.replace(example, world_from_cam=changed)
-
-    return apply
-
-
-def mirrored(axis):
-    flip = np.eye(3)
-    flip[axis, axis] = -1
-
-    def apply(example, convention):
-        del convention
-        changed = example.world_from_cam.copy()
-        changed[:, :3, :3] = flip @ changed[:, :3, :3] @ flip
-        changed[:, :3, 3] = changed[:, :3, 3] @ flip
-        return dataclasses.replace(example, world_from_cam=changed)
-
-    return apply
-
-
-def quaternions_read_wrong(example, convention):
-    matrices = stored(example, convention)
-    xyzw = Rotation.from_matrix(matrices[:, :3, :3]).as_quat()
-    matrices[:, :3, :3] = np.stack([poses.rotation_from_quat(quat) for quat in xyzw])
-    return as_read(example, matrices, convention)
-
-
-def intrinsics(*factors):
-    return lambda e, _: dataclasses.replace(e, intrinsics=e.intrinsics * np.array(factors))
-
-
-def order(index):
-    return lambda e, _: dataclasses.replace(e, world_from_cam=e.world_from_cam[index])
-
-
-def one_pose(function):
-    def apply(example, convention):
-        del convention
-        changed = example.world_from_cam.copy()
-        function(changed, FRAMES // 2)
-        return dataclasses.replace(example, world_from_cam=changed)
-
-    return apply
-
-
-def lose(matrices, i):
-    matrices[i, :3, :3] = matrices[i, :3, :3] @ Rotation.from_euler("y", 0.4).as_matrix()
-
-
-def repeat(items, i):
-    items[i] = items[i - 1]
-
-
-def images(function):
-    def apply(example, convention):
-        del convention
-        changed = list(example.images)
-        function(changed, FRAMES // 2)
-        return dataclasses.replace(example, images=changed)
-
-    return apply
-
-
-def blur(pictures, i):
-    soft = Image.fromarray(pictures[i]).filter(ImageFilter.GaussianBlur(3))
-    pictures[i] = np.asarray(soft)
-
-
-def darken(pictures, i):
-    pictures[i:] = [np.rint(picture * 0.6).astype(np.uint8) for picture in pictures[i:]]
-
-
-def turn_around(pictures, _):
-    pictures[:] = [np.ascontiguousarray(picture[::-1, ::-1]) for picture in pictures]
-
-
-def scale_up(example, _):
-    changed = example.world_from_cam.copy()
-    changed[:, :3, 3] *= 1000
-    return dataclasses.replace(example, world_from_cam=changed)
+def mixed_rotation(example, convention):
+    matrices = breaking.stored(example, convention)
+    matrices[:, :3, :3] = poses.invert(matrices)[:, :3, :3]
+    return breaking.as_read(example, matrices, convention)
 
 
 BROKEN = {
-    "inverse": (inverted, COLMAP, "inverted", "camera-to-world matrices where the format has"),
-    "inverse_gl": (inverted, OPENGL, "inverted", "world-to-camera matrices where the format has"),
-    "opengl": (axes(GL), COLMAP, "opengl_axes", r"OpenGL's camera axes \(x right, y up, z back\)"),
-    "opencv": (axes(GL), OPENGL, "opencv_axes", r"OpenCV's camera axes"),
-    "y_flip": (mirrored(1), COLMAP, "mirrored", "mirrored poses or images"),
-    "z_flip": (mirrored(2), OPENGL, "mirrored", "mirrored poses or images"),
+    "inverse": (
+        broken("inverse matrices"),
+        COLMAP,
+        "inverted",
+        "camera-to-world matrices where the format has",
+    ),
+    "inverse_gl": (
+        broken("inverse matrices"),
+        OPENGL,
+        "inverted",
+        "world-to-camera matrices where the format has",
+    ),
+    "opengl": (
+        broken("OpenGL's axes"),
+        COLMAP,
+        "opengl_axes",
+        r"OpenGL's camera axes \(x right, y up, z back\)",
+    ),
+    "opencv": (broken("OpenCV's axes"), OPENGL, "opencv_axes", r"OpenCV's camera axes"),
+    "y_flip": (broken("y flip"), COLMAP, "mirrored", "mirrored poses or images"),
+    "z_flip": (broken("z flip"), OPENGL, "mirrored", "mirrored poses or images"),
+    "mirrored_pictures": (broken("mirrored pictures"), COLMAP, "mirrored", "mirrored poses or"),
     "mixed": (
-        change(shift=lambda m, inverse: inverse[:, :3, 3]),
+        broken("the other direction's translations"),
         COLMAP,
         "mixed_translation",
         "world-to-camera rotations beside camera-to-world translations",
     ),
     "mixed_rotation": (
-        change(turn=lambda m, inverse: inverse[:, :3, :3]),
+        mixed_rotation,
         OPENGL,
         "mixed_rotation",
         "world-to-camera rotations beside camera-to-world translations",
     ),
-    "negated": (change(shift=lambda m, _: -m[:, :3, 3]), OPENGL, "negated_translation", "negated"),
-    "quaternions": (quaternions_read_wrong, COLMAP, "quaternion_order", "xyzw that were read as w"),
-    "focal": (intrinsics(2, 2, 1, 1), COLMAP, "intrinsics", "focal lengths 2 times too long"),
-    "resolution": (intrinsics(2, 2, 2, 2), COLMAP, "intrinsics", "of images 2 times as large"),
-    "late": (order(np.roll(np.arange(FRAMES), 1)), COLMAP, "frame_order", "poses 1 frame late"),
-    "reversed": (order(np.arange(FRAMES)[::-1]), OPENGL, "frame_order", "reverse order"),
-    "jump": (one_pose(lose), COLMAP, "jumping_camera", "the poses of 1 frames do not fit"),
-    "frozen": (one_pose(repeat), COLMAP, "frozen_poses", "1 frames have the pose of the frame"),
-    "repeated": (images(repeat), COLMAP, "repeated_images", "1 frames show the picture"),
-    "turned": (images(turn_around), COLMAP, "turned_images", "images turned against their poses"),
-    "exposure": (images(darken), COLMAP, "exposure", "the exposure jumps at 1 frames"),
-    "blur": (images(blur), COLMAP, "blur", "1 frames are much less sharp"),
-    "unit": (scale_up, COLMAP, "large_unit", "looks like millimetres"),
+    "negated": (broken("negated translations"), OPENGL, "negated_translation", "negated"),
+    "quaternions": (
+        broken("quaternion order"),
+        COLMAP,
+        "quaternion_order",
+        "xyzw that were read as w",
+    ),
+    "focal": (
+        broken("focal length doubled"),
+        COLMAP,
+        "intrinsics",
+        "focal lengths 2 times too long",
+    ),
+    "resolution": (
+        broken("intrinsics of twice the size"),
+        COLMAP,
+        "intrinsics",
+        "of images 2 times as large",
+    ),
+    "late": (broken("poses a frame late"), COLMAP, "frame_order", "poses 1 frame late"),
+    "reversed": (broken("poses reversed"), OPENGL, "frame_order", "reverse order"),
+    "jump": (
+        broken("one pose turned"),
+        COLMAP,
+        "jumping_camera",
+        "the poses of 1 frames do not fit",
+    ),
+    "frozen": (
+        broken("one frozen pose"),
+        COLMAP,
+        "frozen_poses",
+        "1 frames have the pose of the frame",
+    ),
+    "repeated": (
+        broken("one repeated frame"),
+        COLMAP,
+        "repeated_images",
+        "1 frames show the picture",
+    ),
+    "turned": (
+        broken("pictures upside down"),
+        COLMAP,
+        "turned_images",
+        "images turned against their poses",
+    ),
+    "exposure": (broken("exposure step"), COLMAP, "exposure", "the exposure jumps at 1 frames"),
+    "blur": (broken("one blurred frame"), COLMAP, "blur", "1 frames are much less sharp"),
+    "unit": (broken("millimetres"), COLMAP, "large_unit", "looks like millimetres"),
 }
 
 
@@ -256,7 +204,7 @@ def test_pictures_without_texture_are_not_judged(good):
 
 def test_without_opencv_only_what_needs_none_is_checked(good, monkeypatch):
     monkeypatch.setattr(features, "available", lambda: False)
-    checked = scene.check(images(blur)(good, COLMAP), COLMAP)
+    checked = scene.check(broken("one blurred frame")(good, COLMAP), COLMAP)
     assert [fault.kind for fault in checked.faults] == ["blur"]
     assert not checked.matches
 
