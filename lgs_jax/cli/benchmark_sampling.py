@@ -75,10 +75,10 @@ def make_contenders(
         model = scene_model.load(options.latent)
         if model.task is None:
             raise settings.SettingsError(f"{options.latent} is no run of configs/diffusion.py")
-        task, frozen, params = model.task, model.frozen, model.params
+        task, frozen, params, guide = model.task, model.frozen, model.params, model.guide
     else:
-        task, frozen, params = _random_latent(options)
-    contenders = [sampling_speed.latent(task, frozen, params)]
+        (task, frozen, params), guide = _random_latent(options), None
+    contenders = [sampling_speed.latent(task, frozen, params, guide)]
     if options.alone:
         rivals = []
     elif options.pixel:

@@ -8,7 +8,8 @@
 
 The scenes are those that the model's own data hold out or, to see how it fares with what it never
 met, all of a capture of yours or a folder of such (`--transforms`, `--colmap`, `--llff`,
-`--photos`).
+`--photos`). `--split=train` takes those that the model was trained on instead, to see what it has
+learnt of them: the tables say so, and they are no results.
 
 Writes results.json (every scene's values, data hash, versions, seed), results.md (the tables, with
 95 % intervals over scenes) and gallery.png (best, middle and worst scenes). The same command goes
@@ -18,6 +19,8 @@ on where it was stopped.
   python -m lgs_jax evaluate --model=runs/diffusion --protocol=unconditional --features=inception \\
       --feature-weights=pt_inception-2015-12-05-6726825d.pth
   python -m lgs_jax evaluate --model=runs/vae --protocol=reconstruction --transforms=captures
+  python -m lgs_jax evaluate --model=rooms-small --protocol=single_image --transforms=captures \\
+      --views=neighbours
 """
 
 import argparse
@@ -28,7 +31,7 @@ from lgs_jax import files
 from lgs_jax.cli import captures, reporting
 from lgs_jax.data import report
 from lgs_jax.inference import scene_model
-from lgs_jax.inference.evaluation import protocols
+from lgs_jax.inference.evaluation import protocols, scenes
 from lgs_jax.inference.evaluation import run as evaluation
 from lgs_jax.training import checkpoint, compilation_cache
 from lgs_jax.vision import features, lpips
@@ -53,7 +56,8 @@ def main(arguments: list[str]) -> int:
 def run(options: argparse.Namespace) -> None:
     """Opens the model and the networks, evaluates, prints the tables."""
     _check(options)
-    folder = files.local(options.output or f"evaluation_{options.protocol}", "--output")
+    default = f"evaluation_{options.protocol}" + "_train" * (options.split == "train")
+    folder = files.local(options.output or default, "--output")
     print(compilation_cache.enable(), flush=True)
     model = scene_model.load(options.model, autoencoder=options.autoencoder)
     captures.check_at_hand(options, model.data)
@@ -79,11 +83,15 @@ def run(options: argparse.Namespace) -> None:
         str(options.model),
         evaluation.Options(
             protocol=options.protocol,
+            split=options.split,
+            views=options.views,
             num_scenes=options.num_scenes,
             target_views=options.target_views,
             num_samples=options.num_samples,
             steps=options.steps,
             guidance=options.guidance,
+            autoguidance=options.autoguidance,
+            truncation=options.truncation,
             tell_class=options.tell_class,
             seed=options.seed,
             batch_size=options.batch_size,
@@ -132,13 +140,29 @@ def _parser() -> argparse.ArgumentParser:
         help="a model of the package, a model file, or the workdir of a run",
     )
     add("--protocol", required=True, choices=protocols.PROTOCOLS)
-    add("--output", help="folder to write to; default: evaluation_PROTOCOL")
+    add(
+        "--output",
+        help="folder to write to; default: evaluation_PROTOCOL, with _train for --split=train",
+    )
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
         "--data-root", help="where its data lie now; default: where the run found them"
     )
     captures.add_flags(where.add_argument, "other data than the model's")
+    add(
+        "--split",
+        choices=protocols.SPLITS,
+        default="eval",
+        help="train: score the scenes that the model was trained on; default: held-out ones",
+    )
+    add(
+        "--views",
+        choices=scenes.CHOICES,
+        default="settings",
+        help="of captures: as the model's data settings choose them, or neighbouring photographs "
+        "about as far apart as in training, as sample takes them; default: settings",
+    )
     add("--view-index", help="JSON file of the views of each scene, such as pixelSplat's")
     add("--num-scenes", type=int, help="no more than are held out; default: all of them")
     add(
@@ -150,6 +174,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-samples", type=int, default=1, help="K, samples of each scene; default: 1")
     add("--steps", type=int, help="of the sampler; default: as the model says")
     add("--guidance", type=float, help="scale of guidance; default: as the model says")
+    add("--autoguidance", type=float, help="scale of autoguidance, likewise")
+    add("--truncation", type=float, help="share of the representations kept, likewise")
     add("--tell-class", action="store_true", help="tell the denoiser the class of each scene")
     add("--seed", type=int, default=0, help="of the samples")
     add("--batch-size", type=int, default=8, help="scenes at once; default: 8")

@@ -14,13 +14,14 @@ from lgs_jax.cli import reporting
 from lgs_jax.inference import model_file
 from lgs_jax.training import checkpoint
 
+_SAMPLER = ("steps", "guidance", "guidance_known", "autoguidance", "autoguidance_known")
+_SAMPLER += ("truncation", "stop")
+
 
 def main(arguments: list[str]) -> int:
     """Writes the file; returns the exit status."""
     options = _parser().parse_args(arguments)
-    chosen = {
-        name: getattr(options, name) for name in ("steps", "guidance", "guidance_known", "stop")
-    }
+    chosen = {name: getattr(options, name) for name in _SAMPLER}
     try:
         target = files.local(options.output, "--output")
         if target.exists() and not options.overwrite:
@@ -30,6 +31,7 @@ def main(arguments: list[str]) -> int:
             options.model,
             autoencoder=options.autoencoder,
             decoder=options.decoder,
+            guide=options.guide,
             data_root=options.data_root,
             dtype=options.dtype,
             num_paths=options.paths,
@@ -54,11 +56,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--overwrite", action="store_true", help="replace the file if it exists")
     add("--autoencoder", help="where its autoencoder lies now; default: where the run found it")
     add("--decoder", help="workdir of a run with loss.train_encoder=False: its decoder instead")
+    add("--guide", help="workdir of a weaker denoiser of the same latents, for --autoguidance")
     add("--data-root", help="where its data lie now; default: where the run found them")
     add("--dtype", choices=model_file.DTYPES, default="float16", help="of the parameters")
     add("--paths", type=int, default=64, help="camera paths to keep, of as many held-out scenes")
     add("--steps", type=int, help="of the sampler, by default when the file is used")
     add("--guidance", type=float, help="scale of guidance, likewise")
     add("--guidance-known", type=float, help="scale where a view is known, likewise")
+    add("--autoguidance", type=float, help="scale of guidance away from --guide, likewise")
+    add("--autoguidance-known", type=float, help="scale where a view is known, likewise")
+    add("--truncation", type=float, help="share of the representations kept, likewise")
     add("--stop", type=float, help="log-SNR at which the sampler ends, likewise")
     return parser

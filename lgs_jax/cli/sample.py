@@ -77,6 +77,7 @@ def run(options: argparse.Namespace) -> None:
         "class_label": labels,
         "steps": options.steps,
         "guidance_scale": options.guidance,
+        "autoguidance": options.autoguidance,
         "num_samples": options.num_samples,
     }
     began = time.monotonic()
@@ -269,6 +270,11 @@ def _parser() -> argparse.ArgumentParser:
         "--guidance",
         type=float,
         help="scale of classifier-free guidance, 1: none; default: as the model says",
+    )
+    add(
+        "--autoguidance",
+        type=float,
+        help="scale of guidance away from a weaker denoiser, for a model that has one, likewise",
     )
     add(
         "--class-label",

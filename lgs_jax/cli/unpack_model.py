@@ -1,8 +1,9 @@
 """python -m lgs_jax unpack-model: writes a model that was packed as workdirs, to train on from it.
 
 The folder `vae` then stands for a finished run of configs/vae.py, `diffusion` for one of
-configs/diffusion.py: evaluate them, encode latents with the first, or start runs from them. The
-model is one that comes with the package, or a file that pack-model has written.
+configs/diffusion.py: evaluate them, encode latents with the first, or start runs from them. A model
+with a weaker denoiser for autoguidance has that in `guide`. The model is one that comes with the
+package, or a file that pack-model has written.
 
   python -m lgs_jax unpack-model --model=objects-small --output=runs/objects-small
   python -m lgs_jax.main --config=configs/vae.py:rooms_small --config.data.root=...
@@ -20,11 +21,12 @@ def main(arguments: list[str]) -> int:
     """Writes the workdirs; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        vae, diffusion = model_file.unpack(pretrained.find(options.model), options.output)
+        workdirs = model_file.unpack(pretrained.find(options.model), options.output)
     except (ValueError, OSError, checkpoint.CheckpointError) as error:
         return reporting.fail(error)
-    print(f"autoencoder: {vae}\ndenoiser:    {diffusion}")
-    print(f"sample with python -m lgs_jax sample --model={diffusion}")
+    for what, workdir in zip(("autoencoder", "denoiser", "guide"), workdirs, strict=False):
+        print(f"{what + ':':12} {workdir}")
+    print(f"sample with python -m lgs_jax sample --model={workdirs[1]}")
     return 0
 
 

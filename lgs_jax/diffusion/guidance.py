@@ -1,7 +1,10 @@
-"""Classifier-free guidance: a function of denoisers that gives a denoiser.
+"""Guidance: functions of denoisers that give a denoiser.
 
-Scale w is the factor of (conditional - unconditional): 0 is unconditional, 1 conditional, above 1
-guided. Ho & Salimans 2022 ("Classifier-free diffusion guidance"), eq. 6, write w = 1 + (their w).
+Classifier-free: scale w is the factor of (conditional - unconditional): 0 is unconditional, 1
+conditional, above 1 guided. Ho & Salimans 2022 ("Classifier-free diffusion guidance"), eq. 6, write
+w = 1 + (their w). Autoguidance (Karras et al. 2024, "Guiding a diffusion model with a bad version
+of itself"): the same with a smaller or less trained network in place of the unconditional one. Both
+make the same mistakes, the weaker one more of them, so away from it lie better samples.
 """
 
 import math
@@ -70,6 +73,17 @@ def classifier_free(
         return jax.lax.cond(jnp.any(_inside(log_snr, interval)), guided, lambda: plain)
 
     return denoise
+
+
+def autoguided(denoise: DenoiseFn, denoise_weaker: DenoiseFn, scale: Any) -> DenoiseFn:
+    """The denoiser that keeps away from a weaker one: weaker + scale (denoise - weaker).
+
+    Args:
+      denoise: the denoiser, which may be a guided one.
+      denoise_weaker: one of the same data and conditions that is smaller or less trained.
+      scale: a number or one per scene [B], 1: none; it may be traced.
+    """
+    return classifier_free(denoise, denoise_weaker, scale)
 
 
 def combine(

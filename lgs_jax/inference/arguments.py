@@ -1,5 +1,6 @@
 """Checks of what a caller gives to a model (`scene_model.SceneModel`), on the host."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,3 +37,10 @@ def is_whole(value: Any) -> bool:
 def check_finite(name: str, values: Any) -> None:
     if not np.all(np.isfinite(np.asarray(values))):
         raise ValueError(f"{name} holds values that are not finite")
+
+
+def check_scale(name: str, value: Any) -> None:
+    """Raises ValueError unless a scale of guidance is a number, finite and not negative."""
+    scale = np.asarray(value)
+    if scale.shape or scale.dtype.kind not in "iuf" or not 0 <= scale < math.inf:
+        raise ValueError(f"{name}={value!r} must be a number, finite and not negative")

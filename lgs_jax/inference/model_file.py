@@ -1,11 +1,12 @@
 """A trained model in one small file, to be given away: parameters, settings, camera paths.
 
 The file is safetensors: nothing in it can run code, and other programs can read it. Arrays are
-`autoencoder/...` and `denoiser/...` (the averaged parameters, by their place in the network) and
+`autoencoder/...`, `denoiser/...` and, where there is one, `guide/...` (the averaged parameters, by
+their place in the network), `representations` [K, R] where the denoiser is told such, and
 `paths/world_from_cam` [K, V, 4, 4], `paths/intrinsics` [K, V, 4] and `paths/class_label` [K]
 (cameras and classes of K scenes of the kind that the model was trained on). The metadata's entry
-`lgs_jax` is JSON with the configurations of both runs, the statistics of the latents, the names of
-the classes and the step of the denoiser's checkpoint.
+`lgs_jax` is JSON with the configurations of the runs, the statistics of the latents, the names of
+the classes and the steps of the checkpoints.
 """
 
 import dataclasses
@@ -31,9 +32,11 @@ from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
+from lgs_jax.models.denoiser import Denoiser
+from lgs_jax.models.guide import Guide
 from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.tasks.diffusion import DiffusionTask
-from lgs_jax.tasks.diffusion_settings import SamplerSettings
+from lgs_jax.tasks.diffusion_settings import DiffusionSettings, SamplerSettings
 from lgs_jax.training import checkpoint, older_configs, workdir
 
 SUFFIX = ".safetensors"
@@ -42,7 +45,12 @@ DTYPES = {"float16": np.float16, "float32": np.float32}
 
 _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
-_KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats", "representations")
+_KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats")
+# In what a guide must be like the denoiser, by group of the configuration.
+_LIKE_GUIDE = {
+    "diffusion": (DiffusionSettings, ("process", "kind")),
+    "model": (Denoiser, ("latent_channels", "compression", "num_classes", "representation_size")),
+}
 # Stands for places on the machine that trained; files beside the data are not asked for again.
 # The root of data that do not come with the file.
 ELSEWHERE = "(give --data-root)"
@@ -57,23 +65,25 @@ class Parts:
       frozen: the autoencoder, with the statistics of its latents.
       task: the denoiser and its process.
       params: the denoiser's.
+      guide: a weaker denoiser for the sampler's `autoguidance`; None without.
       data: what it was trained on; its root is no folder here.
       paths: cameras [K, V] for images of the model's size, in the world of their scenes.
       path_classes: class labels [K] of those scenes.
       class_names: by class label; empty for a model without classes.
-      configs: of the runs of stage 1 and stage 2, as far as they are kept.
-      step: of the denoiser's checkpoint.
+      configs: of the runs of stage 1, of stage 2 and of the guide, as far as they are kept.
+      steps: of the checkpoints of the denoiser and of the guide.
     """
 
     frozen: frozen_autoencoder.FrozenAutoencoder
     task: DiffusionTask
     params: Any
+    guide: Guide | None
     data: DataSettings
     paths: Cameras
     path_classes: tuple[int, ...]
     class_names: tuple[str, ...]
-    configs: tuple[Mapping[str, Any], Mapping[str, Any]]
-    step: int
+    configs: tuple[Mapping[str, Any], ...]
+    steps: tuple[int, int]
 
 
 def save(
@@ -82,6 +92,7 @@ def save(
     *,
     autoencoder: str | os.PathLike | None = None,
     decoder: str | os.PathLike | None = None,
+    guide: str | os.PathLike | None = None,
     data_root: str | None = None,
     dtype: str = "float16",
     num_paths: int = 64,
@@ -95,6 +106,8 @@ def save(
       autoencoder: where its autoencoder lies now; None: where the run found it.
       decoder: the workdir of a run that went on with the autoencoder's decoder alone, to take the
         place of its own; see `load.with_decoder`.
+      guide: the workdir of a run of a weaker denoiser of the same latents, for the sampler's
+        `autoguidance`; None: there is none.
       data_root: where its data lie now; None: where the run found them.
       dtype: of the parameters in the file, a name in `DTYPES`.
       num_paths: K; the first held-out scenes lend their cameras.
@@ -104,7 +117,8 @@ def save(
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if a checkpoint is missing or damaged.
       lgs_jax.settings.SettingsError: if it is the run of another task, or the autoencoder is not
-        the one that it was trained on, or the decoder is that of another one.
+        the one that it was trained on, the decoder is that of another one, or the guide does not
+        fit.
       ValueError: if the parameters do not fit into `dtype`, or an argument cannot be honoured.
     """
     path = pathlib.Path(path).expanduser()
@@ -128,7 +142,12 @@ def save(
         saved = load_lib.with_decoder(saved, decoder)
     arrays = _flat("autoencoder", saved.plain.params, dtype) | _flat("denoiser", params, dtype)
     chosen = dict(config.get("sampler", {})) | dict(sampler or {})
-    settings.build(SamplerSettings, chosen, "the sampler")
+    scales = settings.build(SamplerSettings, chosen, "the sampler").autoguidance_scales
+    if (guide is None) != (scales == (1.0, 1.0)):
+        raise settings.SettingsError(
+            f"a guide ({guide}) and autoguidance={scales}: either is of no use without the other; "
+            "give both, or neither (1)"
+        )
     source, paths = _paths(config, data_root, num_paths)
     arrays |= {f"paths/{name}": values for name, values in paths.items()}
     about = {
@@ -138,6 +157,12 @@ def save(
         "class_names": source.class_names if config["model"].get("num_classes") else (),
         "step": step,
     }
+    if config.get("representations"):
+        arrays["representations"] = np.asarray(config["representations"], DTYPES[dtype])
+    if guide is not None:
+        about["guide_step"], weaker, params = _open_guide(guide, config)
+        about["guide"] = _kept(weaker)
+        arrays |= _flat("guide", params, dtype)
     with files.replacing(path) as partial:
         # Not `save_file`, whose files only their owner may read.
         partial.write_bytes(safetensors.numpy.save(arrays, metadata={_ENTRY: json.dumps(about)}))
@@ -172,19 +197,20 @@ def load(path: str | os.PathLike) -> Parts:
         raise checkpoint.CheckpointError(f"{path} does not fit together: {error}") from error
 
 
-def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[pathlib.Path, pathlib.Path]:
+def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> list[pathlib.Path]:
     """Writes what `save` has packed as two workdirs, for other runs to build on.
 
-    The folders `vae`, with the statistics of its latents, and `diffusion` hold a checkpoint of the
-    parameters each. They serve wherever the workdir of a finished run does (`init_from`,
-    `autoencoder`, encode-latents, evaluate), but no training can be continued in them.
+    The folders `vae`, with the statistics of its latents, `diffusion` and, where there is one,
+    `guide` hold a checkpoint of the parameters each. They serve wherever the workdir of a finished
+    run does (`init_from`, `autoencoder`, encode-latents, evaluate), but no training can be
+    continued in them. A run has no guide, so `diffusion` samples without autoguidance.
 
     Args:
       path: of the file.
       folder: to be made.
 
     Returns:
-      the two workdirs.
+      the workdirs.
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if the file cannot be read; see `load`.
@@ -193,38 +219,90 @@ def unpack(path: str | os.PathLike, folder: str | os.PathLike) -> tuple[pathlib.
     parts, folder = load(path), pathlib.Path(folder).expanduser().absolute()
     if folder.exists():
         raise FileExistsError(f"{folder} exists already; choose another folder, or delete it")
-    first, second = parts.configs
+    first, second, *others = parts.configs
     stats = LatentStats.from_json(second["latent_stats"], "the latent statistics")
+    runs = [("vae", stats.step, first, parts.frozen.params)]
+    later = [("diffusion", parts.steps[0], second, parts.params)]
+    if parts.guide is not None:
+        later.append(("guide", parts.steps[1], others[0], parts.guide.params))
+    for name, step, config, params in later:
+        placed = {**_unguided(config), "autoencoder": str(folder / "vae")}
+        runs.append((name, step, placed, params))
     partial = folder.with_name(f".{folder.name}.partial")
-    workdirs = [where / name for where in (partial, folder) for name in ("vae", "diffusion")]
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        files.write_json(workdirs[0] / load_lib.STATS_FILE, stats.to_json())
-        for target, step, config, params in (
-            (workdirs[0], stats.step, first, parts.frozen.params),
-            (workdirs[1], parts.step, second | {"autoencoder": str(workdirs[2])}, parts.params),
-        ):
-            checkpoint.write_params(target / workdir.CHECKPOINTS, step, config, params)
+        files.write_json(partial / "vae" / load_lib.STATS_FILE, stats.to_json())
+        for name, step, config, params in runs:
+            checkpoint.write_params(partial / name / workdir.CHECKPOINTS, step, config, params)
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return workdirs[2], workdirs[3]
+    return [folder / name for name, *_ in runs]
+
+
+def _unguided(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A packed configuration as that of a run, which has no guide."""
+    if "sampler" not in config:
+        return dict(config)
+    kept = {name: x for name, x in config["sampler"].items() if "autoguidance" not in name}
+    return {**config, "sampler": kept}
+
+
+def _open_guide(
+    run: str | os.PathLike, config: Mapping[str, Any]
+) -> tuple[int, Mapping[str, Any], Any]:
+    """Step, configuration and parameters of a run whose denoiser can guide that of `config`.
+
+    Raises:
+      lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
+      lgs_jax.settings.SettingsError: if it is the run of another task, or of other latents.
+    """
+    _, step = checkpoint.locate(run)
+    weaker, params = checkpoint.restore_params(run, step=step)
+    if weaker.get("task") != "diffusion":
+        raise settings.SettingsError(
+            f"the guide {run} is a run of the task {weaker.get('task')!r}; expected one of "
+            "configs/diffusion.py"
+        )
+    different = [
+        f"config.{group}.{name}: {theirs} there, {ours} of the denoiser"
+        for group, (cls, names) in _LIKE_GUIDE.items()
+        for name in names
+        for ours, theirs in [
+            [
+                getattr(settings.build(cls, each.get(group, {}), group), name)
+                for each in (config, weaker)
+            ]
+        ]
+        if ours != theirs
+    ]
+    if weaker["latent_stats"] != config["latent_stats"]:
+        different.append("the statistics of the latents, which are those of another autoencoder")
+    if different:
+        raise settings.SettingsError(
+            f"{run} cannot guide this denoiser; these differ:\n  "
+            + "\n  ".join(different)
+            + "\nTrain a smaller one on the same latents"
+        )
+    return step, weaker, params
 
 
 def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
-    first, config = (older_configs.upgraded(about[name]) for name in ("autoencoder", "denoiser"))
+    names = [name for name in ("autoencoder", "denoiser", "guide") if name in about]
+    first, config, *weaker = configs = [older_configs.upgraded(about[name]) for name in names]
+    if "representations" in arrays:
+        for each in (config, *weaker):
+            each["representations"] = arrays["representations"].astype(np.float32).tolist()
     stats = LatentStats.from_json(config["latent_stats"], "the latent statistics")
     frozen = frozen_autoencoder.from_run(first, _tree("autoencoder", arrays))
     frozen = frozen.with_stats(stats)
-    params = _tree("denoiser", arrays)
-    task = tasks.make_task("diffusion", config, frozen)
-    wanted = jax.eval_shape(task.init, jax.random.key(0))
-    if (found := _shapes(params)) != (expected := _shapes(wanted)):
-        different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
-        raise settings.SettingsError(
-            f"{len(different)} parameters of the denoiser are not those of its configuration, "
-            f"such as {different[0]}"
-        )
+    guided = {"guide": weaker[0]["model"]} if weaker else {}
+    task = tasks.make_task("diffusion", config | guided, frozen)
+    params = _checked("denoiser", arrays, task)
+    guide = None
+    if weaker:
+        other = tasks.make_task("diffusion", weaker[0], frozen)
+        guide = Guide(_checked("guide", arrays, other), other.model)
     data = settings.build(DataSettings, config["data"], "the run's data")
     names = ("world_from_cam", "intrinsics")
     paths = Cameras(*(jnp.asarray(arrays[f"paths/{name}"]) for name in names)).check()
@@ -237,13 +315,28 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
         frozen,
         task,
         params,
+        guide,
         data,
         paths,
         path_classes=tuple(labels),
         class_names=tuple(about["class_names"]),
-        configs=(first, config),
-        step=about.get("step", 1),  # not kept by the first version of this package
+        configs=tuple(configs),
+        # The first version of this package did not keep the step.
+        steps=(about.get("step", 1), about.get("guide_step", 1)),
     )
+
+
+def _checked(name: str, arrays: Mapping[str, np.ndarray], task: DiffusionTask) -> Any:
+    """The parameters of a denoiser, if they are those of its task."""
+    params = _tree(name, arrays)
+    wanted = jax.eval_shape(task.init, jax.random.key(0))
+    if (found := _shapes(params)) != (expected := _shapes(wanted)):
+        different = sorted(k for k in found.keys() | expected if found.get(k) != expected.get(k))
+        raise settings.SettingsError(
+            f"{len(different)} parameters of the {name} are not those of its configuration, "
+            f"such as {different[0]}"
+        )
+    return params
 
 
 def _flat(name: str, params: Any, dtype: str) -> dict[str, np.ndarray]:

@@ -22,6 +22,7 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.diffusion import samplers
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.models.guide import Guide
 from lgs_jax.rendering.api import render
 from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.tasks.pixel_diffusion import PixelDiffusionTask
@@ -29,6 +30,8 @@ from lgs_jax.tasks.pixel_diffusion import PixelDiffusionTask
 Array = jax.Array
 
 # What both must have in common for their times to be compared.
+_EQUAL_SAMPLER = ("name", "grid", "guidance", "guidance_known", "guidance_interval", "rescale")
+_EQUAL_SAMPLER += ("autoguidance", "autoguidance_known")
 _EQUAL = ("embedding_size", "widths", "blocks_per_level", "middle_blocks", "dtype")
 
 
@@ -93,7 +96,11 @@ class Timed:
 
 
 def latent(
-    task: DiffusionTask, frozen: FrozenAutoencoder, params: Any, name: str = "latent"
+    task: DiffusionTask,
+    frozen: FrozenAutoencoder,
+    params: Any,
+    guide: Guide | None = None,
+    name: str = "latent",
 ) -> Contender:
     """Latent diffusion: a loop without rendering, then one decoding and one rendering."""
 
@@ -101,12 +108,16 @@ def latent(
         height, width = task.image_size
         return render(scene, cameras, height=height, width=width, depth_mode=None).rgb
 
+    def weaker(constants: Any, x: Inputs, _: Any) -> Array:
+        guide = constants[2]
+        return task.raw(guide.params, x.z, x.log_snr, x.condition, guide.module)
+
     def whole(steps: int) -> Callable[..., Any]:
         sampler = dataclasses.replace(task.sampler, steps=steps)
 
         def run(constants: Any, x: Inputs) -> Any:
-            frozen, params = constants
-            latents = task.sample(params, x.condition, x.keys, sampler)
+            frozen, params, guide = constants
+            latents = task.sample(params, x.condition, x.keys, sampler, guide=guide)
             scene = frozen.decode(latents, x.condition.cameras)
             return scene, draw(scene, x.condition.cameras)
 
@@ -114,15 +125,21 @@ def latent(
 
     return Contender(
         name=name,
-        constants=(frozen, params),
+        constants=(frozen, params, guide),
         shape=(task.num_views, *frozen.latent_shape),
         stages={
+            **({"guide's step": weaker} if guide else {}),
             "denoising step": lambda c, x, _: task.raw(c[1], x.z, x.log_snr, x.condition),
             "decode": lambda c, x, z: c[0].decode(z, x.condition.cameras),
             "render": lambda c, x, scene: draw(scene, x.condition.cameras),
         },
         whole=whole,
-        parts=lambda steps: {"denoising step": _evaluations(task, steps), "decode": 1, "render": 1},
+        parts=lambda steps: {
+            **({"guide's step": _calls(task, steps)} if guide else {}),
+            "denoising step": _evaluations(task, steps),
+            "decode": 1,
+            "render": 1,
+        },
     )
 
 
@@ -161,7 +178,7 @@ def check_equal(latent_task: DiffusionTask, pixel_task: PixelDiffusionTask) -> N
     pairs = {name: [getattr(t.model, name) for t in (latent_task, pixel_task)] for name in _EQUAL}
     for name in ("image_size", "num_views"):
         pairs[name] = [getattr(t, name) for t in (latent_task, pixel_task)]
-    for name in ("name", "grid", "guidance", "guidance_known", "guidance_interval", "rescale"):
+    for name in _EQUAL_SAMPLER:
         pairs[f"sampler.{name}"] = [getattr(t.sampler, name) for t in (latent_task, pixel_task)]
     different = [f"{name}: {a} and {b}" for name, (a, b) in pairs.items() if a != b]
     if different:
@@ -224,6 +241,11 @@ def time_in_turns(programs: Sequence[Timed], repeats: int) -> None:
 
 
 def _evaluations(task: DiffusionTask | PixelDiffusionTask, steps: int) -> int:
-    """How often a sampler of so many steps asks the network; see `diffusion.samplers`."""
-    calls = (2 if task.sampler.name == "heun" else 1) * steps + 1
+    """How often a sampler of so many steps asks the network."""
+    calls = _calls(task, steps)
     return calls if task.sampler.scales == (1.0, 1.0) else 2 * calls
+
+
+def _calls(task: DiffusionTask | PixelDiffusionTask, steps: int) -> int:
+    """How often it asks for a prediction; see `diffusion.samplers`."""
+    return (2 if task.sampler.name == "heun" else 1) * steps + 1

@@ -9,10 +9,9 @@ S samples.
 """
 
 import dataclasses
-import math
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -28,6 +27,7 @@ from lgs_jax.inference import arguments, model_file, pretrained
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.models.guide import Guide
 from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.rendering import api
 from lgs_jax.tasks.diffusion import DiffusionTask
@@ -61,6 +61,7 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
             parts.frozen,
             parts.task,
             parts.params,
+            guide=parts.guide,
             data=parts.data,
             paths=parts.paths,
             path_classes=parts.path_classes,
@@ -95,6 +96,7 @@ class SceneModel:
       frozen: the autoencoder.
       task: the diffusion task; None for an autoencoder alone.
       params: the denoiser's parameters.
+      guide: a weaker denoiser, which the sampler's `autoguidance` keeps away from; None without.
       data: what it was trained on; None where that is not known.
       paths: cameras [K, V] of scenes of the kind that it was trained on, for images of its size;
         None where there are none at hand.
@@ -108,6 +110,7 @@ class SceneModel:
         task: DiffusionTask | None = None,
         params: Any | None = None,
         *,
+        guide: Guide | None = None,
         data: DataSettings | None = None,
         paths: Cameras | None = None,
         path_classes: Sequence[int] = (),
@@ -116,6 +119,7 @@ class SceneModel:
         self.frozen = frozen
         self.task = task
         self.params = params
+        self.guide = guide
         self.data = data
         self.paths = paths
         self.path_classes = tuple(path_classes)
@@ -192,6 +196,7 @@ class SceneModel:
         class_label: int | str | Sequence[int | str] | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
+        autoguidance: float | None = None,
         num_samples: int = 1,
     ) -> Any:
         """Scenes [S] drawn from the model, as seen from V cameras, given K of the views or none.
@@ -208,6 +213,8 @@ class SceneModel:
             `class_names`; None: any.
           steps: of the sampler; None: as the model's configuration says (25 if it does not).
           guidance_scale: of classifier-free guidance, 1: none; None: as the configuration says.
+          autoguidance: scale of guidance away from a weaker denoiser, 1: none, for a model that has
+            one; None: as the configuration says.
           num_samples: S.
 
         Returns:
@@ -225,7 +232,10 @@ class SceneModel:
         steps = own.steps if steps is None else steps
         if guidance_scale is None:
             guidance_scale = own.scales[images is not None]
-        labels = self._check_request(class_label, guidance_scale, num_samples)
+        if autoguidance is None:
+            autoguidance = own.autoguidance_scales[images is not None]
+        scales = {"guidance_scale": guidance_scale, "autoguidance": autoguidance}
+        labels = self._check_request(class_label, scales, num_samples)
         known, context = self._known(images, context_cameras)
         told = NO_CLASS not in labels
         self.task.check_request(len(known), guidance_scale, class_told=told)
@@ -233,18 +243,20 @@ class SceneModel:
         scene = self._to_scene(together)
         everything = np.zeros((len(together), *self.image_size, 3), np.float32)
         everything[mask] = known
-        # The scale is an argument of the compiled program; that there is none, a part of it.
-        guided = guidance_scale != 1.0
-        sampler = dataclasses.replace(own, steps=steps, guidance=1.0, guidance_known=None)
+        # The scales are arguments of the compiled program; that there is none, a part of it.
+        drawn = [None if scale == 1.0 else jnp.float32(scale) for scale in scales.values()]
+        plain = {"guidance_known": None, "autoguidance": 1.0, "autoguidance_known": None}
+        sampler = dataclasses.replace(own, steps=steps, guidance=1.0, **plain)
         decoded, finite = self._sample(
             self.frozen,
             self.params,
+            self.guide,
             jnp.asarray(everything),
             scene.cameras,
             jnp.asarray(mask),
             jnp.asarray(labels, jnp.int32),
             samplers.scene_keys(key, num_samples),
-            jnp.float32(guidance_scale) if guided else None,
+            *drawn,
             sampler=sampler,
         )
         if not finite:
@@ -256,7 +268,7 @@ class SceneModel:
         return api.transform(decoded, scene.world_from_scene)
 
     def _sample_latents(
-        self, frozen, params, images, cameras, mask, labels, keys, scale, *, sampler
+        self, frozen, params, guide, images, cameras, mask, labels, keys, *scales, sampler
     ):
         """Scenes [S] in the scene frame, and whether their latents are finite."""
         count = keys.shape[0]
@@ -265,7 +277,7 @@ class SceneModel:
             lambda x: jnp.broadcast_to(x, (count, *x.shape[1:])),
             Conditioning(cameras[None], known, mask[None], labels),
         )
-        latents = self.task.sample(params, condition, keys, sampler, scale)
+        latents = self.task.sample(params, condition, keys, sampler, *scales, guide)
         return frozen.decode(latents, condition.cameras), jnp.isfinite(latents).all()
 
     def _prepare(self, images: Any, cameras: Cameras) -> tuple[Array, Cameras]:
@@ -315,14 +327,18 @@ class SceneModel:
         )
 
     def _check_request(
-        self, class_label: Any, guidance_scale: float, num_samples: int
+        self, class_label: Any, scales: Mapping[str, float], num_samples: int
     ) -> list[int]:
         """The class labels [S] as the network takes them."""
         if not arguments.is_whole(num_samples) or num_samples < 1:
             raise ValueError(f"{num_samples=} must be a whole number, at least 1")
-        scale = np.asarray(guidance_scale)
-        if scale.shape or scale.dtype.kind not in "iuf" or not 0 <= scale < math.inf:
-            raise ValueError(f"{guidance_scale=} must be a number, finite and not negative")
+        for name, value in scales.items():
+            arguments.check_scale(name, value)
+        if scales["autoguidance"] != 1 and self.guide is None:
+            raise ValueError(
+                f"autoguidance={scales['autoguidance']} needs a weaker denoiser, which this model "
+                "has not (pack-model --guide); use 1"
+            )
         if class_label is None or isinstance(class_label, str) or np.ndim(class_label) == 0:
             return [self._label(class_label)] * num_samples
         if len(class_label) != num_samples:

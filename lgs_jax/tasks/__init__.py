@@ -18,6 +18,7 @@ TASKS = {
         "latents",
         "latent_stats",
         "representations",
+        "guide",
     ),
     "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler", "rendering"),
     "splat_fit": ("data", "training", "model", "metrics", "rendering"),

@@ -142,6 +142,8 @@ class Denoising:
         key: Array,
         sampler: SamplerSettings | None = None,
         guidance_scale: Any | None = None,
+        autoguidance: Any | None = None,
+        weaker: Network | None = None,
     ) -> Array:
         """Samples x of the shape of `condition.known`.
 
@@ -152,12 +154,16 @@ class Denoising:
           sampler: how to draw; None: as the attribute says.
           guidance_scale: in place of the sampler's, a number or one per scene [B]; it may be
             traced. None: the sampler's.
+          autoguidance: in place of the sampler's, likewise.
+          weaker: what that keeps away from.
+
+        Raises:
+          lgs_jax.settings.SettingsError: if there is nothing that `autoguidance` could use.
         """
         options, sampler = self.options, sampler or self.sampler
         denoise = self.denoise_fn(network, condition)
         if guidance_scale is None and sampler.scales != (1.0, 1.0):
-            none, known = sampler.scales
-            guidance_scale = jnp.where(jnp.any(condition.known_mask, axis=-1), known, none)
+            guidance_scale = _by_known(sampler.scales, condition)
         if guidance_scale is not None:
             denoise = guidance.classifier_free(
                 denoise,
@@ -167,6 +173,16 @@ class Denoising:
                 rescale=sampler.rescale,
                 process=options.process,
             )
+        if autoguidance is None and sampler.autoguidance_scales != (1.0, 1.0):
+            autoguidance = _by_known(sampler.autoguidance_scales, condition)
+        if autoguidance is not None:
+            if weaker is None:
+                raise settings.SettingsError(
+                    "sampler.autoguidance needs a weaker denoiser to keep away from, which only "
+                    "models of pack-model --guide have; use 1"
+                )
+            weaker_fn = self.denoise_fn(weaker, condition)
+            denoise = guidance.autoguided(denoise, weaker_fn, autoguidance)
         clip = (lambda x: jnp.clip(x, -sampler.clip, sampler.clip)) if sampler.clip else None
         draw = samplers.make(sampler.name, options.process, clip=clip)
         noise = samplers.initial_noise(key, condition.known.shape)
@@ -237,6 +253,12 @@ class Denoising:
         return means
 
 
+def _by_known(scales: tuple[float, float], condition: Conditioning) -> Array:
+    """The scale of each scene [B], of a pair for scenes without and with a known view."""
+    none, known = scales
+    return jnp.where(jnp.any(condition.known_mask, axis=-1), known, none)
+
+
 def mean_square(a: Array, b: Array) -> Array:
     """Mean squared difference per scene, [B, ...] -> [B]."""
     return jnp.mean(jnp.square(a - b), axis=tuple(range(1, a.ndim)))
@@ -258,9 +280,16 @@ def from_config(config: Mapping[str, Any], data: Any) -> Denoising:
     Raises:
       lgs_jax.settings.SettingsError: for a key or value that cannot be honoured.
     """
+    sampler = settings.build(SamplerSettings, config.get("sampler", {}), "config.sampler")
+    if sampler.autoguidance_scales != (1.0, 1.0) and not config.get("guide"):
+        raise settings.SettingsError(
+            f"config.sampler.autoguidance={sampler.autoguidance:g} (with a known view "
+            f"{sampler.autoguidance_scales[1]:g}) needs a weaker denoiser to keep away from, which "
+            "only models of pack-model --guide have; leave it out, and give it to pack-model"
+        )
     return Denoising(
         settings.build(DiffusionSettings, config.get("diffusion", {}), "config.diffusion"),
-        settings.build(SamplerSettings, config.get("sampler", {}), "config.sampler"),
+        sampler,
         num_views=data.context_views,
         reference=0 if data.reference == "first" else data.context_views // 2,
     )

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lgs_jax import settings
 from lgs_jax.core import streams
@@ -25,6 +26,7 @@ from lgs_jax.metrics.mean import Mean
 from lgs_jax.models import autoencoder, conditioning, denoiser, parameters
 from lgs_jax.models.conditioning import Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
+from lgs_jax.models.guide import Guide
 from lgs_jax.rendering.api import render
 from lgs_jax.tasks import denoising, encoding, sample_metrics, sample_visuals, views
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
@@ -55,7 +57,7 @@ class DiffusionTask:
         shared: denoising.Denoising,
         *,
         image_size: tuple[int, int],
-        representations: Array | None = None,
+        representations: np.ndarray | None = None,
     ):
         self.model = settings.build(denoiser.Denoiser, model, "config.model")
         self.shared = shared
@@ -108,9 +110,24 @@ class DiffusionTask:
         """The table of parameters."""
         return parameters.summary(params)
 
-    def raw(self, params: Any, z: Array, log_snr: Array, condition: Conditioning) -> Array:
-        """The network's output, of the kind that it is trained for."""
-        return self.model.apply(
+    def raw(
+        self,
+        params: Any,
+        z: Array,
+        log_snr: Array,
+        condition: Conditioning,
+        module: denoiser.Denoiser | None = None,
+    ) -> Array:
+        """The network's output, of the kind that it is trained for.
+
+        Args:
+          params: the denoiser's.
+          z: noisy latents [B, V, h, w, c].
+          log_snr: [B].
+          condition: what is told.
+          module: another network of the same latents, whose the parameters are; None: the task's.
+        """
+        return (module or self.model).apply(
             {"params": params},
             z,
             log_snr,
@@ -218,6 +235,8 @@ class DiffusionTask:
         key: Array,
         sampler: SamplerSettings | None = None,
         guidance_scale: Any | None = None,
+        autoguidance: Any | None = None,
+        guide: Guide | None = None,
     ) -> Array:
         """Normalised latents [B, V, h, w, c] under a condition.
 
@@ -230,22 +249,26 @@ class DiffusionTask:
           key: one key, or one per scene [B]; see `diffusion.samplers`.
           sampler: how to draw; None: as the task's configuration says.
           guidance_scale: in place of the sampler's; see `Denoising.sample`.
+          autoguidance: in place of the sampler's, likewise.
+          guide: what that keeps away from.
+
+        Raises:
+          lgs_jax.settings.SettingsError: if that needs a guide, and there is none.
         """
         if self.representations is not None and condition.representation is None:
             keys = samplers.scene_keys(key, len(condition.known_mask))
+            bank = typical(self.representations, (sampler or self.sampler).truncation)
             condition = dataclasses.replace(
                 condition,
-                representation=jax.vmap(self._draw_representation)(keys),
+                representation=jax.vmap(functools.partial(_draw_near, bank))(keys),
                 represented=~jnp.any(condition.known_mask, axis=-1),
             )
-        return self.shared.sample(self._network(params), condition, key, sampler, guidance_scale)
-
-    def _draw_representation(self, key: Array) -> Array:
-        """One [R] near that of a training picture: of its direction, and of the usual length."""
-        key_which, key_noise = jax.random.split(streams.stream_key(key, "representation"))
-        own = self.representations[jax.random.randint(key_which, (), 0, len(self.representations))]
-        noise = jax.random.normal(key_noise, own.shape)
-        return math.sqrt(1 - _NEARBY**2) * own + _NEARBY * noise
+        weaker = None
+        if guide is not None:
+            weaker = functools.partial(self.raw, guide.params, module=guide.module)
+        return self.shared.sample(
+            self._network(params), condition, key, sampler, guidance_scale, autoguidance, weaker
+        )
 
     def visualize(
         self, params: Any, batch: Batch, key: Array, frozen: FrozenAutoencoder
@@ -267,6 +290,24 @@ class DiffusionTask:
         return functools.partial(self.raw, params)
 
 
+def typical(representations: np.ndarray, share: float) -> np.ndarray:
+    """The share of representations [K, R] of the smallest norms, in their order; at least one.
+
+    Representations are whitened, so these lie nearest to the mean of all.
+    """
+    count = max(1, round(share * len(representations)))
+    nearest = np.argsort(np.linalg.norm(representations, axis=-1), kind="stable")[:count]
+    return representations[np.sort(nearest)]
+
+
+def _draw_near(bank: np.ndarray, key: Array) -> Array:
+    """A representation [R] near one of the bank's [K, R]: of its direction, of the usual length."""
+    key_which, key_noise = jax.random.split(streams.stream_key(key, "representation"))
+    own = jnp.asarray(bank)[jax.random.randint(key_which, (), 0, len(bank))]
+    noise = jax.random.normal(key_noise, own.shape)
+    return math.sqrt(1 - _NEARBY**2) * own + _NEARBY * noise
+
+
 def from_config(config: Mapping[str, Any], frozen: FrozenAutoencoder) -> DiffusionTask:
     """The task of a whole configuration; of `frozen` only shapes are looked at.
 
@@ -280,7 +321,7 @@ def from_config(config: Mapping[str, Any], frozen: FrozenAutoencoder) -> Diffusi
         config.get("model", {}),
         denoising.from_config(config, data),
         image_size=(data.height, data.width),
-        representations=jnp.asarray(bank, jnp.float32) if bank else None,
+        representations=np.asarray(bank, np.float32) if bank else None,
     )
     for name in ("latent_channels", "compression"):
         ours, theirs = getattr(task.model, name), getattr(frozen.module, name)

@@ -87,6 +87,12 @@ class SamplerSettings:
       guidance_known: the scale for scenes of which a view is known; None: the same. What is drawn
         from nothing but a class stands more of it.
       guidance_interval: log-SNRs (low, high) between which guidance acts; None: everywhere.
+      autoguidance: scale of guidance away from a weaker denoiser (`models.guide`) for scenes of
+        which no view is known, on top of `guidance`; 1: none.
+      autoguidance_known: the scale for scenes of which a view is known; None: the same.
+      truncation: share of the representations kept with a run, those nearest to the mean of all,
+        near which the one of a scene from nothing is drawn; above 0, 1: all. Fewer are more typical
+        and less varied (the truncation trick; Brock et al. 2019).
       rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
       clip: largest size of a predicted normalised latent; 0: no limit.
       eval_scenes: scenes of every evaluation batch that are sampled and measured; 0: none.
@@ -99,6 +105,9 @@ class SamplerSettings:
     guidance: float = 1.0
     guidance_known: float | None = None
     guidance_interval: tuple[float, float] | None = None
+    autoguidance: float = 1.0
+    autoguidance_known: float | None = None
+    truncation: float = 1.0
     rescale: float = 0.0
     clip: float = 0.0
     eval_scenes: int = 2
@@ -108,9 +117,11 @@ class SamplerSettings:
             raise ValueError(f"steps={self.steps!r} must be a whole number")
         if self.steps < 1:
             raise ValueError(f"steps={self.steps} must be at least 1")
-        not_negative = ("guidance", "guidance_known", "clip", "eval_scenes")
+        not_negative = ("guidance", "guidance_known", "autoguidance", "autoguidance_known")
+        not_negative += ("clip", "eval_scenes")
         settings.require(self, not_negative, lambda x: x >= 0, "must not be negative")
         settings.require(self, ("rescale",), lambda x: 0 <= x <= 1, "must be between 0 and 1")
+        settings.require(self, ("truncation",), lambda x: 0 < x <= 1, "must be above 0, at most 1")
         interval = self.guidance_interval
         if interval is not None and not interval[0] < interval[1]:
             raise ValueError(f"guidance_interval={interval} must be (low, high) with low < high")
@@ -118,5 +129,13 @@ class SamplerSettings:
     @property
     def scales(self) -> tuple[float, float]:
         """Guidance scales of scenes without and with a known view."""
-        known = self.guidance if self.guidance_known is None else self.guidance_known
-        return self.guidance, known
+        return _both(self.guidance, self.guidance_known)
+
+    @property
+    def autoguidance_scales(self) -> tuple[float, float]:
+        """The same of autoguidance."""
+        return _both(self.autoguidance, self.autoguidance_known)
+
+
+def _both(scale: float, known: float | None) -> tuple[float, float]:
+    return scale, scale if known is None else known

@@ -1,4 +1,4 @@
-"""Classifier-free guidance."""
+"""Classifier-free guidance and autoguidance."""
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,17 @@ def test_the_scale_runs_from_unconditional_to_beyond_conditional(family, z):
         got = forms(guidance.classifier_free(cond, uncond, scale)(z, LEVELS))
         np.testing.assert_allclose(got, b + scale * (a - b), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(guidance.classifier_free(cond, uncond, 0.0)(z, LEVELS).v, b[2])
+
+
+def test_autoguidance_leads_away_from_the_weaker(z):
+    strong, weak = denoiser(0, "vp"), denoiser(1, "vp")
+    a, b = (forms(d(z, LEVELS)) for d in (strong, weak))
+    np.testing.assert_allclose(
+        forms(guidance.autoguided(strong, weak, 2.0)(z, LEVELS)), 2 * a - b, rtol=1e-4, atol=1e-5
+    )
+    scales = jnp.array([1.0, 2.0, 1.0])
+    each = forms(guidance.autoguided(strong, weak, scales)(z, LEVELS))
+    np.testing.assert_allclose(each[:, ::2], a[:, ::2], rtol=1e-5, atol=1e-6)
 
 
 @families

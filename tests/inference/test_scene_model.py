@@ -159,7 +159,8 @@ def test_known_views_reach_the_denoiser_clean_and_the_others_not(model, given, m
     """The sampler is replaced by one that returns what it was told."""
     images, cameras = given
 
-    def told(params, condition, keys, sampler, guidance_scale):
+    def told(params, condition, keys, sampler, guidance_scale, autoguidance, guide):
+        assert autoguidance is guide is None
         known = jnp.where(condition.known_mask[:, :, None, None, None], condition.known, 0.0)
         return known + 0.25 * condition.class_label + sampler.steps + guidance_scale
 

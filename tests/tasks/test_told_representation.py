@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tiny_autoencoder as tiny
 
+from lgs_jax import settings
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
-from lgs_jax.tasks import make_task
+from lgs_jax.tasks import diffusion, make_task
 
 SIZE = 3
 BANK = [[4.0, 0.0, 0.0], [0.0, -4.0, 1.0]]
@@ -123,3 +124,24 @@ def test_what_is_given_is_kept(task, told):
         (True, False, True, False),
         (False,) * 4,
     }
+
+
+def test_truncated_it_lies_near_a_typical_one(task, told):
+    sampler = dataclasses.replace(task.sampler, truncation=0.5)
+    known = np.zeros((300, tiny.VIEWS), bool)
+    task.sample({}, make_condition(known, 300), jax.random.key(3), sampler)
+    drawn = np.asarray(told[0].representation)
+    assert np.linalg.norm(drawn - np.sqrt(1 - 0.3**2) * np.float32(BANK[0]), axis=-1).max() < 1.5
+
+
+def test_the_typical_are_those_of_the_smallest_norms():
+    four = np.float32([[3, 0], [0, 1], [-4, 0], [0, -2]])
+    np.testing.assert_array_equal(diffusion.typical(four, 0.5), four[[1, 3]])
+    np.testing.assert_array_equal(diffusion.typical(four, 1.0), four)
+    np.testing.assert_array_equal(diffusion.typical(four, 0.01), four[[1]])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_a_share_that_keeps_none_or_more_than_all_is_refused(frozen, share):
+    with pytest.raises(settings.SettingsError, match=rf"truncation={share:g}.*above 0, at most 1"):
+        make(frozen, {"representations": BANK, "sampler": {"truncation": share}})

@@ -13,6 +13,7 @@ import numpy as np
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference.scene_model import SceneModel
 
+SPLITS = ("eval", "train")
 GROUPS = {
     "all": "all views",
     "given": "given views",
@@ -106,9 +107,14 @@ def target_views(protocol: Protocol, data: DataSettings, asked: int | None = Non
     return data.context_views if fits else data.target_views
 
 
-def describe_views(data: DataSettings) -> str:
-    """How many views a scene is scored at, and where the held-out ones lie, for the reader."""
-    text = f"{data.context_views} encoded and {data.target_views} held-out views of each scene"
+def describe_views(data: DataSettings, split: str = "eval", views: str = "settings") -> str:
+    """How many views a scene is scored at, and where the others lie, for the reader."""
+    others = "held-out" if split == "eval" else "other"
+    text = f"{data.context_views} encoded and {data.target_views} {others} views of each scene"
+    if views == "neighbours":
+        return f"{text}, neighbouring photographs, the {others} ones nearest to half-way between"
+    if data.view_draws:
+        return f"{text}, those of the first draw of training"
     room = room_between(data)
     if data.view_index:
         return f"{text}, as {data.view_index} chooses them"
@@ -118,15 +124,22 @@ def describe_views(data: DataSettings) -> str:
 
 
 def data_settings(
-    name: str, model: SceneModel, changes: dict[str, Any], asked: int | None = None
+    name: str,
+    model: SceneModel,
+    changes: dict[str, Any],
+    asked: int | None = None,
+    split: str = "eval",
 ) -> DataSettings:
     """The data of a protocol: the model's own, with `changes` and the protocol's `target_views`.
+
+    Scenes for training keep their `view_draws` and with them the T of these.
 
     Args:
       name: of the protocol.
       model: what is evaluated.
       changes: keys of its data settings.
       asked: see `target_views`.
+      split: "eval", or "train" for the scenes that the model was trained on.
 
     Raises:
       ValueError: if the protocol is unknown, or the model or the data are not made for it.
@@ -139,7 +152,8 @@ def data_settings(
             f"the protocol {name} draws samples, but the model is an autoencoder alone; give a run "
             "of configs/diffusion.py, or take the protocol reconstruction"
         )
-    data = dataclasses.replace(model.data, view_draws=None, **changes)
+    drawn = {"view_draws": None} if split == "eval" else {"view_index": ""}
+    data = dataclasses.replace(model.data, **{**changes, **drawn})
     wrong = [
         f"{key}={getattr(data, key)} (it asks for {value})"
         for key, value in protocol.data.items()
@@ -147,10 +161,22 @@ def data_settings(
     ]
     if wrong:
         raise ValueError(f"the protocol {name} does not fit a model with {', '.join(wrong)}")
+    if name == "re10k_2view" and split == "train":
+        raise ValueError(
+            "the protocol re10k_2view scores the scenes that an index names for evaluation; leave "
+            "out split='train', or take another protocol"
+        )
     if name == "re10k_2view" and not data.view_index:
         raise ValueError(
             "the protocol re10k_2view needs pixelSplat's evaluation index "
             "(evaluation_index_re10k.json): give --view-index"
         )
     model.frozen.check_data(data)
-    return dataclasses.replace(data, target_views=target_views(protocol, data, asked))
+    if not data.view_draws:
+        return dataclasses.replace(data, target_views=target_views(protocol, data, asked))
+    if asked not in (None, data.target_views):
+        raise ValueError(
+            f"target_views={asked}, but the draws of training (view_draws={data.view_draws}) have "
+            f"{data.target_views}, and others would be other draws; leave it out"
+        )
+    return data

@@ -20,7 +20,16 @@ _NEAREST = {
     "median_of_held_out": "the same of held-out photographs",
     "copying_z": "copying z (below -3: copies)",
 }
-_SAMPLES = {"first": "one sample", "best": "best of K"}
+_SHOWN = {
+    "first": "one sample",
+    "best": "best of K",
+    "photograph": "nearest given photograph instead",
+}
+_TRAINED_ON = (
+    "**These are scenes that the model was trained on, no held-out ones: they show what it has "
+    "learnt, not what it makes of new scenes.**"
+)
+_TRAINED_ON_GROUPS = GROUPS | {"target": "views that are not encoded"}
 
 
 def write(folder: pathlib.Path, results: Mapping[str, Any]) -> list[pathlib.Path]:
@@ -35,33 +44,28 @@ def markdown(results: Mapping[str, Any]) -> str:
     """The figures as tables of Markdown."""
     request = results["request"]
     scenes, count = results["num_scenes"], request["num_samples"]
+    trained_on = request["split"] == "train"
+    titles = _TRAINED_ON_GROUPS if trained_on else GROUPS
     lines = [
-        f"# {results['protocol']}: {results['summary']}",
+        f"# {results['protocol']}{' of the training set' * trained_on}: {results['summary']}",
         "",
+        *[_TRAINED_ON, ""][: 2 * trained_on],
         f"{request['model']}, {counted(scenes, 'scene')}, {counted(count, 'sample')} of each, "
         f"seed {request['seed']}; {results['views']}; data {results['data_sha256'][:16]}"
         + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
         "",
     ]
     if request["sampler"]:
-        sampler = request["sampler"]
-        scale = sampler["guidance"]
-        if results["protocol"] != "unconditional" and sampler["guidance_known"] is not None:
-            scale = sampler["guidance_known"]
-        told = ", class told" if request["tell_class"] else ""
-        lines += [
-            f"Sampler: {sampler['name']}, {sampler['steps']} steps, guidance {scale}{told}.",
-            "",
-        ]
+        lines += [_sampler(request, known=results["protocol"] != "unconditional"), ""]
     scores = results["scores"]
     if scores:
         measures = [name for name in _ORDER if name in scores]
-        lines += ["| views | samples | " + " | ".join(measures) + " |"]
+        lines += ["| views | shown | " + " | ".join(measures) + " |"]
         lines += ["| --- | --- |" + " --- |" * len(measures)]
         for group in next(iter(scores.values())):
             for kind in scores[measures[0]][group]:
                 cells = [_figure(name, scores[name][group][kind]) for name in measures]
-                lines += [f"| {GROUPS[group]} | {_SAMPLES[kind]} | " + " | ".join(cells) + " |"]
+                lines += [f"| {titles[group]} | {_SHOWN[kind]} | " + " | ".join(cells) + " |"]
         lines += [""]
     lines += ["| measure | value |", "| --- | --- |"]
     lines += [f"| {name} | {_figure(name, value)} |" for name, value in results["scene"].items()]
@@ -72,6 +76,24 @@ def markdown(results: Mapping[str, Any]) -> str:
         lines += ["", "In brackets: 95 % intervals, by bootstrap over scenes."]
     lines += [""]
     return "\n".join(lines)
+
+
+def _sampler(request: Mapping[str, Any], *, known: bool) -> str:
+    """How samples were drawn; `known`: of scenes of which a view is known."""
+    sampler = request["sampler"]
+
+    def scale(name: str) -> float:
+        own = sampler[f"{name}_known"] if known else None
+        return sampler[name] if own is None else own
+
+    parts = [f"{sampler['steps']} steps", f"guidance {scale('guidance')}"]
+    if scale("autoguidance") != 1:
+        parts.append(f"autoguidance {scale('autoguidance')}")
+    if not known and sampler["truncation"] != 1:
+        parts.append(f"truncation {sampler['truncation']}")
+    if request["tell_class"]:
+        parts.append("class told")
+    return f"Sampler: {sampler['name']}, {', '.join(parts)}."
 
 
 def choose(

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import assemble, neighbours, pipeline, progress
-from lgs_jax.data.cache import FrameCache
+from lgs_jax.data import neighbours, pipeline, progress
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference import encode_latents
@@ -23,10 +22,12 @@ from lgs_jax.inference.evaluation import (
     protocols,
     records,
     report,
+    scenes,
     scoring,
     summary,
     versions,
 )
+from lgs_jax.inference.evaluation.options import Options, sampler_of
 from lgs_jax.inference.scene_model import SceneModel
 from lgs_jax.tasks import panels
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
@@ -34,52 +35,6 @@ from lgs_jax.vision.features import FeatureNetwork
 from lgs_jax.vision.lpips import Lpips
 
 Say = Callable[[str], None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """What is evaluated beside the model and its data.
-
-    Attributes:
-      protocol: a name in `protocols.PROTOCOLS`.
-      num_scenes: the first so many of the evaluation's order, no more than there are; None: all.
-      target_views: T; None: as many as encoded views where there is room for them between those,
-        see `protocols.target_views`.
-      num_samples: K, for protocols that draw samples.
-      steps, guidance: of the sampler; None: as the model says.
-      tell_class: whether the denoiser is told the class of the scene.
-      seed: of the samples.
-      batch_size: B.
-      gallery: scenes of each kind that are shown: best, middle and worst.
-      nearest_training: training scenes among which the nearest photographs of samples from nothing
-        are looked for; 0: none.
-      allow_left_out: go on although the data have scenes or frames that cannot be read.
-    """
-
-    protocol: str
-    num_scenes: int | None = None
-    target_views: int | None = None
-    num_samples: int = 1
-    steps: int | None = None
-    guidance: float | None = None
-    tell_class: bool = False
-    seed: int = 0
-    batch_size: int = 8
-    gallery: int = 2
-    nearest_training: int = 0
-    allow_left_out: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_samples", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        for name in ("num_scenes", "target_views"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name}={value} must be at least 1")
-        for name in ("gallery", "nearest_training"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
 
 
 def evaluate(
@@ -94,7 +49,7 @@ def evaluate(
     statistics: str | pathlib.Path | None = None,
     say: Say = print,
 ) -> dict[str, Any]:
-    """Scores the held-out scenes; writes results.json, results.md and a gallery into `folder`.
+    """Scores scenes; writes results.json, results.md and a gallery into `folder`.
 
     Args:
       folder: of this evaluation; one that was stopped goes on.
@@ -114,17 +69,25 @@ def evaluate(
     """
     folder = pathlib.Path(folder)
     protocol = protocols.PROTOCOLS.get(options.protocol)
+    changes = dict(changes or {})
+    _check_scenes(options, changes)
+    near = options.views == "neighbours"
     data = protocols.data_settings(
-        options.protocol, model, dict(changes or {}), options.target_views
+        options.protocol,
+        model,
+        changes | (scenes.ANY_GAP if near else {}),
+        options.target_views,
+        options.split,
     )
-    sampler = _sampler(model, protocol, options)
+    sampler = sampler_of(model, protocol, options)
     _check_nearest(options, protocol, network)
-    source = _held_out(data, options, say)
-    shown = protocols.describe_views(data)
-    say(shown)
-    if "source" in (changes or {}):
-        say(_describe_angles(source, data, model.degrees_apart))
-    request = _request(model, name, options, source, data, sampler) | {
+    degrees = neighbours.usual_deg(model.degrees_apart) if near else None
+    chosen = scenes.Scenes(_source(data, options, say), data, degrees)
+    views = protocols.describe_views(data, options.split, options.views)
+    say(views)
+    if "source" in changes:
+        say(chosen.describe_angles(model.degrees_apart))
+    request = _request(model, name, options, chosen, sampler) | {
         "lpips": lpips and _weights_of(lpips),
         "network": network and {"name": network.name, "checksum": network.checksum},
     }
@@ -141,15 +104,15 @@ def evaluate(
         statistics=None if statistics is None else pathlib.Path(statistics),
     )
     count = request["num_scenes"]
-    num_parts = _score(kept, scorer, source, data, options.batch_size, count, say)
+    num_parts = _score(kept, scorer, chosen, options.batch_size, count, say)
     found = kept.read(num_parts)
     groups = summary.view_groups(protocol.known_mask(model), data.target_views)
     results = {
         "protocol": options.protocol,
         "summary": protocol.summary,
-        "views": shown,
+        "views": views,
         "request": request,
-        "left_out": len(source.report.findings),
+        "left_out": len(chosen.source.report.findings),
         "versions": versions.found(),
         "data_sha256": _combined(found),
         "num_scenes": len(found),
@@ -158,7 +121,7 @@ def evaluate(
         "distances": distances.measure(kept, num_parts, network, say),
         "scenes": found,
     }
-    show = functools.partial(_show, scorer, source, data, options.batch_size)
+    show = functools.partial(_show, scorer, chosen, options.batch_size)
     paths = [folder / "results.json"]
     if options.nearest_training:
         near, picture = _nearest(kept, scorer, model, data, found, show, options, say)
@@ -166,13 +129,31 @@ def evaluate(
         paths.append(picture)
     records.write_json(paths[0], results)
     paths += report.write(folder, results)
-    chosen = report.choose(found, groups, options.gallery)
-    if chosen:
-        pictures = show([found[position]["index"] for position in chosen])
-        paths.append(report.write_gallery(folder, list(zip(chosen.values(), *pictures))))
+    titles = report.choose(found, groups, options.gallery)
+    if titles:
+        pictures = show([found[position]["index"] for position in titles])
+        paths.append(report.write_gallery(folder, list(zip(titles.values(), *pictures))))
     for path in paths:
         say(str(path))
     return results
+
+
+def _check_scenes(options: Options, changes: Mapping[str, Any]) -> None:
+    """Refuses a choice of scenes or of views that there is not."""
+    captures = "source" in changes
+    if options.views == "neighbours" and not captures:
+        raise ValueError(
+            "views='neighbours' is for captures; the views of the model's own scenes are chosen as "
+            "its data settings say, so leave it out"
+        )
+    if options.split == "train":
+        for wrong, what in (
+            (captures, "captures, on which the model was not trained"),
+            ("view_index" in changes, "a view_index, which is for evaluation"),
+            (options.nearest_training, "nearest_training, which compares new scenes with them"),
+        ):
+            if wrong:
+                raise ValueError(f"split='train' does not go with {what}; leave one of them out")
 
 
 def _check_nearest(
@@ -185,9 +166,9 @@ def _check_nearest(
         )
 
 
-def _held_out(data: DataSettings, options: Options, say: Say) -> Source:
+def _source(data: DataSettings, options: Options, say: Say) -> Source:
     """The scenes to score; refuses data that are not whole and more scenes than there are."""
-    source = pipeline.make_source(data, "eval")
+    source = pipeline.make_source(data, options.split)
     say(source.report.summary())
     if source.report.findings and not options.allow_left_out:
         raise ValueError(
@@ -197,33 +178,19 @@ def _held_out(data: DataSettings, options: Options, say: Say) -> Source:
             f"{data.context_views} + {data.target_views} views, ask for fewer target_views"
         )
     if options.num_scenes is not None and options.num_scenes > len(source):
+        there = "hold out" if options.split == "eval" else "have for training"
         raise ValueError(
-            f"num_scenes={options.num_scenes}, but the data hold out {len(source)} scenes; ask for "
+            f"num_scenes={options.num_scenes}, but the data {there} {len(source)} scenes; ask for "
             "no more, or leave it out for all of them"
         )
     return source
-
-
-def _describe_angles(source: Source, data: DataSettings, degrees_apart: np.ndarray | None) -> str:
-    """How far apart the encoded views of captures are, with a warning if the model knows others."""
-    angles = []
-    for index in range(len(source)):
-        example = source[index]
-        context, _ = assemble.choose_frames(source, example, data, index, rng=None)
-        ends = example.world_from_cam[context[[0, -1]]]
-        angles.append(neighbours.angles_deg(ends)[0, 1])
-    angle = float(np.median(angles))
-    text = f"encoded views {angle:.0f} degrees apart, median of {len(angles)} scenes"
-    far = "" if degrees_apart is None else neighbours.too_far(angle, degrees_apart)
-    return f"{text}\nwarning: {far}" if far else text
 
 
 def _request(
     model: SceneModel,
     name: str,
     options: Options,
-    source: Source,
-    data: DataSettings,
+    chosen: scenes.Scenes,
     sampler: SamplerSettings | None,
 ) -> dict[str, Any]:
     """What the scores of a folder depend on, beside the networks that measure."""
@@ -232,39 +199,16 @@ def _request(
         del asked[key]
     return {
         "model": name,
-        "parameters": encode_latents.parameter_hash((model.frozen.params, model.params)),
+        "parameters": encode_latents.parameter_hash(
+            (model.frozen.params, model.params, *([model.guide] if model.guide else []))
+        ),
         **asked,
-        "num_scenes": options.num_scenes or len(source),
-        "target_views": data.target_views,
+        "num_scenes": options.num_scenes or len(chosen.source),
+        "target_views": chosen.data.target_views,
+        "degrees": chosen.degrees,
         "sampler": dataclasses.asdict(sampler) if sampler else None,
-        "data": dataclasses.asdict(data),
+        "data": dataclasses.asdict(chosen.data),
     }
-
-
-def _sampler(
-    model: SceneModel, protocol: protocols.Protocol, options: Options
-) -> SamplerSettings | None:
-    """How samples are drawn; None where none are. Refuses options without effect."""
-    if protocol.samples:
-        asked = {"steps": options.steps, "guidance": options.guidance}
-        if options.tell_class and not model.task.model.num_classes:
-            raise ValueError("tell_class is for a model with classes; this one has none")
-        if options.guidance is not None:
-            asked["guidance_known"] = options.guidance
-        sampler = dataclasses.replace(
-            model.task.sampler, **{key: value for key, value in asked.items() if value is not None}
-        )
-        known = int(protocol.known_mask(model).sum())
-        model.task.check_request(known, sampler.scales[known > 0], class_told=options.tell_class)
-        return sampler
-    idle = {"num_samples": 1, "steps": None, "guidance": None, "tell_class": False}
-    for key, value in idle.items():
-        if getattr(options, key) != value:
-            raise ValueError(
-                f"{key}={getattr(options, key)} has no effect on the protocol "
-                f"{options.protocol}, which draws no samples; leave it out"
-            )
-    return None
 
 
 def _weights_of(lpips: Lpips) -> dict[str, Any]:
@@ -279,8 +223,7 @@ def _weights_of(lpips: Lpips) -> dict[str, Any]:
 def _score(
     kept: records.Records,
     scorer: scoring.Scorer,
-    source: Source,
-    data: DataSettings,
+    chosen: scenes.Scenes,
     batch_size: int,
     count: int,
     say: Say,
@@ -291,14 +234,14 @@ def _score(
     if done:
         say(f"going on: {len(done)} of {num_parts} batches are done")
     ahead = progress.Progress(num_parts, "batches", say, done=len(done), every_s=10.0)
-    batches = pipeline.eval_batches(source, data, batch_size=batch_size, num_scenes=count)
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(chosen.batches(batch_size, count)):
         if number in done:
             continue
         scored = scorer(batch)
         real = np.flatnonzero(batch["weight"] > 0)
         features = scored.features and tuple(values[real] for values in scored.features)
-        kept.keep(number, [_record(source, batch, scored, i) for i in real.tolist()], features)
+        found = [_record(chosen.source, batch, scored, i) for i in real.tolist()]
+        kept.keep(number, found, features)
         ahead.add()
     return num_parts
 
@@ -315,6 +258,7 @@ def _record(source: Source, batch: Mapping[str, Any], scored: scoring.Scored, i:
             {name: values[i].tolist() for name, values in sample.items()}
             for sample in scored.samples
         ],
+        "photograph": {name: values[i].tolist() for name, values in scored.photograph.items()},
         "scene": {name: float(values[i]) for name, values in scored.scenes.items()},
     }
 
@@ -355,20 +299,14 @@ def _nearest(
 
 
 def _show(
-    scorer: scoring.Scorer,
-    source: Source,
-    data: DataSettings,
-    batch_size: int,
-    scenes: Sequence[int],
+    scorer: scoring.Scorer, chosen: scenes.Scenes, batch_size: int, indices: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Photographs and the first sample again, uint8 [n, V + T, H, W, 3], of scenes by index."""
-    cache, true, rendered = FrameCache(0), [], []
-    for start in range(0, len(scenes), batch_size):
-        part = list(scenes[start : start + batch_size])
+    true, rendered = [], []
+    for start in range(0, len(indices), batch_size):
+        part = list(indices[start : start + batch_size])
         padded = part + part[-1:] * (batch_size - len(part))  # one shape: compiled already
-        batch = pipeline.stack(
-            [assemble.scene_entry(source, data, i, rng=None, cache=cache) for i in padded]
-        )
+        batch = pipeline.stack([chosen.entry(index) for index in padded])
         photographs = [batch[group]["images"] for group in ("context", "target")]
         true += list(np.concatenate(photographs, axis=1)[: len(part)])
         rendered += list(panels.to_uint8(scorer.render(batch, 0).rgb)[: len(part)])

@@ -34,12 +34,15 @@ class Scored:
     Attributes:
       samples: for each of K samples and each measure, values [B, V + T]; empty where there is no
         true image to compare with.
+      photograph: for each measure, values [B, V + T] of the nearest given photograph in place of
+        each view; empty as above. A given view is that photograph.
       scenes: for each measure of a scene as a whole, values [B].
       features: of the true images [B, V + T, D], and of those of the first sample; None without a
         network.
     """
 
     samples: list[dict[str, np.ndarray]]
+    photograph: dict[str, np.ndarray]
     scenes: dict[str, np.ndarray]
     features: tuple[np.ndarray, np.ndarray] | None
 
@@ -81,6 +84,7 @@ class Scorer:
         self._key = jax.random.key(seed)
         self._rendered = jax.jit(self._render)
         self._scores = jax.jit(self._compare)
+        self._nearest = jax.jit(self._nearest_given)
         self._consistency = jax.jit(_neighbours_agree)
         self._diversity = jax.jit(self._measure_diversity)
 
@@ -91,13 +95,16 @@ class Scorer:
           ValueError: if the rasterizer left splats out, or a rendering is not finite.
         """
         both = _all_views(batch)
-        found, agreement, kept = [], [], []
+        found, photograph, agreement, kept = [], {}, [], []
         for number in range(self._num_samples):
             rendering = self.render(batch, number)
             kept.append(rendering.rgb)
             agreement.append(self._consistency(rendering, both.cameras))
             if self._protocol.compares:
                 found.append(jax.device_get(self._scores(rendering.rgb, both.images)))
+        if self._protocol.compares:
+            nearest = self._nearest(batch["context"], both)
+            photograph = jax.device_get(self._scores(nearest, both.images))
         scenes = {
             name: np.mean([np.asarray(values[name]) for values in agreement], axis=0)
             for name in agreement[0]
@@ -109,12 +116,13 @@ class Scorer:
         features = None
         if self._network is not None:
             features = self.photograph_features(both.images), np.asarray(self._network(kept[0]))
-        return Scored(found, scenes, features)
+        return Scored(found, photograph, scenes, features)
 
     def render(self, batch: Mapping[str, Any], number: int) -> Rendering:
         """Sample `number` of every scene, rendered at all views [B, V + T]."""
-        frozen, params = self._model.frozen, self._model.params
-        rendering = self._rendered(frozen, params, batch, jax.random.fold_in(self._key, number))
+        model = self._model
+        key = jax.random.fold_in(self._key, number)
+        rendering = self._rendered(model.frozen, model.params, model.guide, batch, key)
         weights = np.asarray(batch["weight"])[:, None] > 0
         if np.any(np.asarray(rendering.aux["overflow"] > 0) & weights):
             raise ValueError("the rasterizer left splats out; render with more capacity")
@@ -126,7 +134,7 @@ class Scorer:
             )
         return rendering
 
-    def _render(self, frozen, params, batch, key: Array) -> Rendering:
+    def _render(self, frozen, params, guide, batch, key: Array) -> Rendering:
         context, both = views.from_batch(batch["context"]), _all_views(batch)
         if self._protocol.samples:
             task, count = self._model.task, context.images.shape[0]
@@ -137,7 +145,7 @@ class Scorer:
             known = encoding.encode_known(frozen, context, mask)
             condition = conditioning.Conditioning(context.cameras, known, mask, label)
             keys = jax.vmap(functools.partial(jax.random.fold_in, key))(batch["scene_index"])
-            latents = task.sample(params, condition, keys, self._sampler)
+            latents = task.sample(params, condition, keys, self._sampler, guide=guide)
         else:
             latents = frozen.encode(context.images, context.cameras).mean
         height, width = self._model.image_size
@@ -164,6 +172,12 @@ class Scorer:
             origin = feature_cache.Origin.of(self._network, seen, *images.shape[2:4])
             found = feature_cache.cached(self._statistics, origin, compute)
         return found.reshape(*images.shape[:2], -1)
+
+    def _nearest_given(self, context: Mapping[str, Any], both: views.Views) -> Array:
+        """The given photograph nearest to each view [B, V + T, H, W, 3]."""
+        places = np.flatnonzero(self._mask)
+        given = jax.tree.map(lambda x: x[:, places], views.from_batch(context))
+        return views.nearest(given, both)
 
     def _measure_diversity(self, images: Array) -> dict[str, Array]:
         """How much K samples [K, B, F, H, W, 3] differ at F views that were not given [B]."""

@@ -1,6 +1,7 @@
 """Figures of many scenes: means with confidence intervals, best of K samples, distances of sets.
 
-A record of a scene holds, for each of K samples and each measure, one value per view.
+A record of a scene holds, for each of K samples and each measure, one value per view, and the same
+of the nearest given photograph in place of every view.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,8 @@ from lgs_jax.inference.evaluation.protocols import GROUPS
 
 # Larger is better of all but these.
 LOWER_IS_BETTER = ("lpips",)
+# Groups without given views.
+NOT_GIVEN = ("context", "target")
 CONFIDENCE = 0.95
 RESAMPLINGS = 1000
 
@@ -33,6 +36,8 @@ def scores(
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """For each measure and group of views: `first` sample and, of several, `best` of each scene.
 
+    Where no view of the group is given, also `photograph`, of the nearest given one in its place.
+
     The best sample is taken for every measure on its own, by its mean over all views of the scene,
     as the paper very probably does. Every figure is {mean, low, high}, a mean over scenes.
     """
@@ -51,6 +56,9 @@ def scores(
             if values.shape[1] > 1:
                 chosen = means[np.arange(len(records)), best]
                 figures[measure][group]["best"] = interval(chosen)
+            if group in NOT_GIVEN:
+                shown = np.array([record["photograph"][measure] for record in records])
+                figures[measure][group]["photograph"] = interval(shown[:, places].mean(axis=1))
     return figures
 
 

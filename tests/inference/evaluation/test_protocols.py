@@ -42,3 +42,13 @@ def test_a_view_index_says_how_many_views_there_are():
     assert "as v.json chooses them" in protocols.describe_views(found)
     with pytest.raises(ValueError, match=r"target_views=2, but the protocol .* has 3"):
         protocols.target_views(protocols.PROTOCOLS["re10k_2view"], other.data, 2)
+
+
+def test_an_index_of_evaluation_names_no_scenes_of_training():
+    large = make_model(height=256, width=256)
+    with pytest.raises(ValueError, match="leave out split='train', or take another protocol"):
+        protocols.data_settings("re10k_2view", large, {}, split="train")
+    other = make_model(source="transforms", root="x", view_index="v.json", num_scenes=None)
+    found = protocols.data_settings("reconstruction", other, {}, split="train")
+    assert found.view_index == ""
+    assert "2 other views of each scene, these between" in protocols.describe_views(found, "train")

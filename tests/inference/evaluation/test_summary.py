@@ -11,9 +11,13 @@ GIVEN = np.array([False, True, False])
 
 
 def records(values, measure="psnr"):
-    """One record per scene of values [scenes, K, views]."""
+    """One record per scene of values [scenes, K, views]; photographs are 10 less than sample 0."""
     return [
-        {"samples": [{measure: sample} for sample in scene], "scene": {}}
+        {
+            "samples": [{measure: sample} for sample in scene],
+            "photograph": {measure: [value - 10 for value in scene[0]]},
+            "scene": {},
+        }
         for scene in values.tolist()
     ]
 
@@ -44,6 +48,16 @@ def test_the_best_sample_is_taken_by_all_views_and_then_seen_in_each_group(measu
         assert figures[group]["best"]["mean"] == pytest.approx(np.mean(best), abs=1e-12)
     alone = summary.scores(records(values[:, :1], measure), groups)[measure]
     assert set(alone["all"]) == {"first"}
+
+
+def test_photographs_stand_in_where_none_was_given():
+    values = np.random.default_rng(2).uniform(20, 30, size=(5, 1, 5))
+    figures = summary.scores(records(values), summary.view_groups(GIVEN, 2))["psnr"]
+    assert {group for group, kinds in figures.items() if "photograph" in kinds} == {
+        *("context", "target")
+    }
+    for kinds in (figures["context"], figures["target"]):
+        assert kinds["photograph"]["mean"] == pytest.approx(kinds["first"]["mean"] - 10)
 
 
 def test_intervals_have_the_width_of_the_mean_of_a_normal_distribution():
