@@ -148,8 +148,9 @@ def _side(name: str) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     )
 
     def ask(request: dict[str, Any]) -> dict[str, Any]:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # then there is no answer either
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
         answer = process.stdout.readline()
         if not answer:
             raise RivalError(f"the process of {name} ended; its error stands above")
@@ -161,23 +162,27 @@ def _side(name: str) -> Iterator[Callable[[dict[str, Any]], dict[str, Any]]]:
     try:
         yield ask
     finally:
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
         process.terminate()
         process.wait()
         process.stdout.close()
 
 
 def serve(name: str) -> None:
-    """Answers requests from standard input, one JSON object a line, as the side `name`."""
+    """Answers requests from standard input, one JSON object a line, as the side `name`.
+
+    A side that cannot run says why to every request.
+    """
+    side, fault = None, None
     try:
         side = Gsplat() if name == RIVAL else Ours(None if name == "best" else name)
     except (ImportError, RivalError) as error:
-        print(json.dumps({"error": str(error)}), flush=True)
-        return
+        fault = {"error": str(error)}
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            answer = _answer(side, request)
+            answer = fault or _answer(side, request)
         except (RivalError, NotImplementedError, ValueError) as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), flush=True)

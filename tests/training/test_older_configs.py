@@ -47,7 +47,7 @@ def test_a_training_of_an_earlier_version_is_continued(tmp_path):
 
 
 def test_a_model_of_an_earlier_version_is_read():
-    path = pretrained.find("rooms-small")
+    path = pretrained.find("objects-small")
     with safetensors.safe_open(path, "np") as file:
         stored = json.loads(file.metadata()["lgs_jax"])
     assert [stored[part]["model"]["remat"] for part in ("autoencoder", "denoiser")] == [False] * 2
