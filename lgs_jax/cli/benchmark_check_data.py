@@ -44,6 +44,7 @@ from lgs_jax.inference import pose_fit
 
 AS_IS = "as it is"
 _FRAMES = 16
+_SCENES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ def main(arguments: list[str]) -> int:
     """Checks and prints; returns the exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.scenes < 1:
+    if options.scenes is not None and options.scenes < 1:
         parser.error(f"--scenes={options.scenes} must be at least 1")
     if options.frames < breaking.MIN_FRAMES:
         parser.error(f"--frames={options.frames} must be at least {breaking.MIN_FRAMES}")
@@ -119,13 +120,15 @@ def run(options: argparse.Namespace) -> None:
         print(table(results))
 
 
-def choose(keys: Sequence[str], asked: Sequence[str] | None, count: int) -> list[str]:
-    """The scenes asked for, by key or its last part; without any, `count` of all.
+def choose(keys: Sequence[str], asked: Sequence[str] | None, count: int | None) -> list[str]:
+    """The scenes asked for, by key or its last part; without any, `count` of all (None: 4 or all).
 
     Raises:
       ValueError: if one does not exist, or fewer than `count` do.
     """
     if not asked:
+        if count is None:
+            return subset(keys, min(_SCENES, len(keys)))
         if count > len(keys):
             raise ValueError(f"--scenes={count}, but there are {len(keys)}; ask for no more")
         return subset(keys, count)
@@ -135,9 +138,9 @@ def choose(keys: Sequence[str], asked: Sequence[str] | None, count: int) -> list
             key for key in keys if key.split("/")[-1] == name
         ]
         if len(fits) != 1:
-            close = difflib.get_close_matches(name, keys, n=1, cutoff=0.0)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise ValueError(f"--scene={name} names {len(fits)} of the {len(keys)} scenes{hint}")
+            close = difflib.get_close_matches(name, keys, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"one is {keys[0]!r}"
+            raise ValueError(f"--scene={name} names {len(fits)} of the {len(keys)} scenes; {hint}")
         chosen += fits
     return chosen
 
@@ -189,14 +192,16 @@ def _findings(
 ) -> tuple[list[Fault], int, str]:
     """What check-data says of a scene, its points in common, and what tested its poses."""
     if options.splats:
-        return pose_fit.faults(example, convention), 0, "splats"
+        found = pose_fit.faults(example, convention)
+        return found, 0, check_data.tested_by_fits(found)
     checked = scene_check.check(example, convention, len(example), match)
     points = sum(map(len, checked.matches))
     if checked.fit is not None:
         return checked.faults, points, "points"
     if options.no_fit:
         return checked.faults, points, "nothing"
-    return checked.faults + pose_fit.faults(example, convention), points, "splats"
+    found = pose_fit.faults(example, convention)
+    return checked.faults + found, points, check_data.tested_by_fits(found)
 
 
 class _Remembering:
@@ -249,7 +254,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data-root", required=True, help="folder or file of good scenes")
     add("--source", choices=(*opening.READERS, "packed"), help="format; default: found out")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--scenes", type=int, default=4, help="how many of them; default: 4")
+    which.add_argument("--scenes", type=int, help="how many of them; default: 4, or all of fewer")
     which.add_argument("--scene", action="append", metavar="KEY", help="this one; may be repeated")
     add("--frames", type=int, default=_FRAMES, help="of each, in its middle; default: 16")
     add("--no-fit", action="store_true", help="do not fit splats where points are too few")

@@ -157,6 +157,12 @@ def convention_of(source: str) -> FileConvention:
     return _CONVENTIONS.get(source, FileConvention(cam_from_world=True))
 
 
+def tested_by_fits(found: list[scene_check.Fault]) -> str:
+    """What tested a scene's poses after fits of splats found this: "splats", or "nothing"."""
+    unsure = any(fault.kind in ("not_tested", "poses_not_confirmed") for fault in found)
+    return "nothing" if unsure else "splats"
+
+
 def _check_scene(
     key: str, example: Example, source: str, options: argparse.Namespace, output: pathlib.Path
 ) -> dict[str, Any]:
@@ -170,8 +176,7 @@ def _check_scene(
 
         print(f"{key}: fitting splats, as there are too few points in common", flush=True)
         found = pose_fit.faults(example, convention)
-        unsure = any(fault.kind in ("not_tested", "poses_not_confirmed") for fault in found)
-        tested = "nothing" if unsure else "splats"
+        tested = tested_by_fits(found)
         checked = dataclasses.replace(checked, faults=checked.faults + found)
     elif checked.fit is None:
         tested = "nothing"

@@ -30,13 +30,13 @@ from lgs_jax.data import assemble, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import guide_run
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
-from lgs_jax.models.denoiser import Denoiser
 from lgs_jax.models.guide import Guide
 from lgs_jax.models.latent_stats import LatentStats
 from lgs_jax.tasks.diffusion import DiffusionTask
-from lgs_jax.tasks.diffusion_settings import DiffusionSettings, SamplerSettings
+from lgs_jax.tasks.diffusion_settings import SamplerSettings
 from lgs_jax.training import checkpoint, older_configs, workdir
 
 SUFFIX = ".safetensors"
@@ -46,14 +46,9 @@ DTYPES = {"float16": np.float16, "float32": np.float32}
 _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
 _KEPT = ("task", "data", "model", "diffusion", "sampler", "latent_stats")
-# In what a guide must be like the denoiser, by group of the configuration.
-_LIKE_GUIDE = {
-    "diffusion": (DiffusionSettings, ("process", "kind")),
-    "model": (Denoiser, ("latent_channels", "compression", "num_classes", "representation_size")),
-}
-# Stands for places on the machine that trained; files beside the data are not asked for again.
 # The root of data that do not come with the file.
 ELSEWHERE = "(give --data-root)"
+# Stands for places on the machine that trained; files beside the data are not asked for again.
 _ELSEWHERE = {"root": ELSEWHERE, "drop_frames": "", "view_index": ""}
 
 
@@ -142,7 +137,13 @@ def save(
         saved = load_lib.with_decoder(saved, decoder)
     arrays = _flat("autoencoder", saved.plain.params, dtype) | _flat("denoiser", params, dtype)
     chosen = dict(config.get("sampler", {})) | dict(sampler or {})
-    scales = settings.build(SamplerSettings, chosen, "the sampler").autoguidance_scales
+    drawn = settings.build(SamplerSettings, chosen, "the sampler")
+    scales = drawn.autoguidance_scales
+    if drawn.truncation != 1 and not config.get("representations"):
+        raise settings.SettingsError(
+            f"truncation={drawn.truncation:g} is of representations, of which {run} keeps none; "
+            "leave it out"
+        )
     if (guide is None) != (scales == (1.0, 1.0)):
         raise settings.SettingsError(
             f"a guide ({guide}) and autoguidance={scales}: either is of no use without the other; "
@@ -160,7 +161,7 @@ def save(
     if config.get("representations"):
         arrays["representations"] = np.asarray(config["representations"], DTYPES[dtype])
     if guide is not None:
-        about["guide_step"], weaker, params = _open_guide(guide, config)
+        about["guide_step"], weaker, params = guide_run.open_guide(guide, config)
         about["guide"] = _kept(weaker)
         arrays |= _flat("guide", params, dtype)
     with files.replacing(path) as partial:
@@ -248,45 +249,6 @@ def _unguided(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "sampler": kept}
 
 
-def _open_guide(
-    run: str | os.PathLike, config: Mapping[str, Any]
-) -> tuple[int, Mapping[str, Any], Any]:
-    """Step, configuration and parameters of a run whose denoiser can guide that of `config`.
-
-    Raises:
-      lgs_jax.training.checkpoint.CheckpointError: if there is no checkpoint, or it is damaged.
-      lgs_jax.settings.SettingsError: if it is the run of another task, or of other latents.
-    """
-    _, step = checkpoint.locate(run)
-    weaker, params = checkpoint.restore_params(run, step=step)
-    if weaker.get("task") != "diffusion":
-        raise settings.SettingsError(
-            f"the guide {run} is a run of the task {weaker.get('task')!r}; expected one of "
-            "configs/diffusion.py"
-        )
-    different = [
-        f"config.{group}.{name}: {theirs} there, {ours} of the denoiser"
-        for group, (cls, names) in _LIKE_GUIDE.items()
-        for name in names
-        for ours, theirs in [
-            [
-                getattr(settings.build(cls, each.get(group, {}), group), name)
-                for each in (config, weaker)
-            ]
-        ]
-        if ours != theirs
-    ]
-    if weaker["latent_stats"] != config["latent_stats"]:
-        different.append("the statistics of the latents, which are those of another autoencoder")
-    if different:
-        raise settings.SettingsError(
-            f"{run} cannot guide this denoiser; these differ:\n  "
-            + "\n  ".join(different)
-            + "\nTrain a smaller one on the same latents"
-        )
-    return step, weaker, params
-
-
 def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
     names = [name for name in ("autoencoder", "denoiser", "guide") if name in about]
     first, config, *weaker = configs = [older_configs.upgraded(about[name]) for name in names]
@@ -296,13 +258,12 @@ def _parts(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Parts:
     stats = LatentStats.from_json(config["latent_stats"], "the latent statistics")
     frozen = frozen_autoencoder.from_run(first, _tree("autoencoder", arrays))
     frozen = frozen.with_stats(stats)
-    guided = {"guide": weaker[0]["model"]} if weaker else {}
-    task = tasks.make_task("diffusion", config | guided, frozen)
-    params = _checked("denoiser", arrays, task)
     guide = None
     if weaker:
         other = tasks.make_task("diffusion", weaker[0], frozen)
         guide = Guide(_checked("guide", arrays, other), other.model)
+    task = tasks.make_task("diffusion", config, frozen, guide)
+    params = _checked("denoiser", arrays, task)
     data = settings.build(DataSettings, config["data"], "the run's data")
     names = ("world_from_cam", "intrinsics")
     paths = Cameras(*(jnp.asarray(arrays[f"paths/{name}"]) for name in names)).check()

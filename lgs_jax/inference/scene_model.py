@@ -261,9 +261,9 @@ class SceneModel:
         )
         if not finite:
             raise ValueError(
-                f"the sampler's latents hold values that are not finite ({steps=}, "
-                f"{guidance_scale=}); lower guidance_scale, take more steps, set "
-                "config.sampler.clip, or look whether the training diverged"
+                f"the sampler's latents hold values that are not finite ({steps=}, {scales}); "
+                "lower the scales, take more steps, set config.sampler.clip, or look whether the "
+                "training diverged"
             )
         return api.transform(decoded, scene.world_from_scene)
 

@@ -18,7 +18,6 @@ TASKS = {
         "latents",
         "latent_stats",
         "representations",
-        "guide",
     ),
     "pixel_diffusion": ("data", "model", "loss", "diffusion", "sampler", "rendering"),
     "splat_fit": ("data", "training", "model", "metrics", "rendering"),
@@ -33,7 +32,8 @@ def make_task(name: str, config: Mapping[str, Any], *constants: Any) -> Any:
     Args:
       name: one of `TASKS`.
       config: the configuration.
-      constants: what the task builds on: a `FrozenAutoencoder` for "diffusion".
+      constants: what the task builds on: a `FrozenAutoencoder`, and perhaps a `Guide`, for
+        "diffusion".
 
     Raises:
       lgs_jax.settings.SettingsError: if there is no such task, or a group that it does not read.

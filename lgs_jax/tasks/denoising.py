@@ -274,18 +274,31 @@ def scene_noise(scene_index: Array, shape: tuple[int, ...], stream: int) -> Arra
     return samplers.initial_noise(keys, shape)
 
 
-def from_config(config: Mapping[str, Any], data: Any) -> Denoising:
+def from_config(
+    config: Mapping[str, Any], data: Any, *, guided: bool = False, represented: bool = False
+) -> Denoising:
     """The groups `diffusion` and `sampler` of a configuration, for the views of `data`.
+
+    Args:
+      config: the configuration.
+      data: its `DataSettings`.
+      guided: whether there is a weaker denoiser, for the sampler's `autoguidance`.
+      represented: whether the denoiser is told representations, for the sampler's `truncation`.
 
     Raises:
       lgs_jax.settings.SettingsError: for a key or value that cannot be honoured.
     """
     sampler = settings.build(SamplerSettings, config.get("sampler", {}), "config.sampler")
-    if sampler.autoguidance_scales != (1.0, 1.0) and not config.get("guide"):
+    if sampler.autoguidance_scales != (1.0, 1.0) and not guided:
         raise settings.SettingsError(
             f"config.sampler.autoguidance={sampler.autoguidance:g} (with a known view "
             f"{sampler.autoguidance_scales[1]:g}) needs a weaker denoiser to keep away from, which "
             "only models of pack-model --guide have; leave it out, and give it to pack-model"
+        )
+    if sampler.truncation != 1 and not represented:
+        raise settings.SettingsError(
+            f"config.sampler.truncation={sampler.truncation:g} is of representations, which this "
+            "denoiser is not told (config.model.representation_size); leave it out"
         )
     return Denoising(
         settings.build(DiffusionSettings, config.get("diffusion", {}), "config.diffusion"),

@@ -308,8 +308,12 @@ def _draw_near(bank: np.ndarray, key: Array) -> Array:
     return math.sqrt(1 - _NEARBY**2) * own + _NEARBY * noise
 
 
-def from_config(config: Mapping[str, Any], frozen: FrozenAutoencoder) -> DiffusionTask:
+def from_config(
+    config: Mapping[str, Any], frozen: FrozenAutoencoder, guide: Guide | None = None
+) -> DiffusionTask:
     """The task of a whole configuration; of `frozen` only shapes are looked at.
+
+    Without a `guide`, to be given to `sample` again, a sampler with autoguidance is refused.
 
     Raises:
       lgs_jax.settings.SettingsError: if the data, the autoencoder and the denoiser do not fit.
@@ -319,7 +323,12 @@ def from_config(config: Mapping[str, Any], frozen: FrozenAutoencoder) -> Diffusi
     bank = config.get("representations")
     task = DiffusionTask(
         config.get("model", {}),
-        denoising.from_config(config, data),
+        denoising.from_config(
+            config,
+            data,
+            guided=guide is not None,
+            represented=bool(config.get("model", {}).get("representation_size")),
+        ),
         image_size=(data.height, data.width),
         representations=np.asarray(bank, np.float32) if bank else None,
     )

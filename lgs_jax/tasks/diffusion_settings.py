@@ -86,13 +86,14 @@ class SamplerSettings:
       guidance: scale of classifier-free guidance away from no known view and no class; 1: none.
       guidance_known: the scale for scenes of which a view is known; None: the same. What is drawn
         from nothing but a class stands more of it.
-      guidance_interval: log-SNRs (low, high) between which guidance acts; None: everywhere.
+      guidance_interval: log-SNRs (low, high) between which `guidance` acts; None: everywhere.
       autoguidance: scale of guidance away from a weaker denoiser (`models.guide`) for scenes of
-        which no view is known, on top of `guidance`; 1: none.
+        which no view is known; 1: none. It acts at all levels and last, so it carries what
+        `guidance` adds as well: weaker + autoguidance * (guided - weaker).
       autoguidance_known: the scale for scenes of which a view is known; None: the same.
       truncation: share of the representations kept with a run, those nearest to the mean of all,
         near which the one of a scene from nothing is drawn; above 0, 1: all. Fewer are more typical
-        and less varied (the truncation trick; Brock et al. 2019).
+        and less varied (the truncation trick; Brock et al. 2019). Chosen when a model is packed.
       rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
       clip: largest size of a predicted normalised latent; 0: no limit.
       eval_scenes: scenes of every evaluation batch that are sampled and measured; 0: none.

@@ -102,7 +102,11 @@ def test_what_cannot_be_checked_is_said(folder, tmp_path, capsys):
     assert run(folder, "--scenes=9") == 1
     assert "--scenes=9, but there are 3; ask for no more" in capsys.readouterr().err
     assert run(folder, "--scene=vase") == 1
-    assert "--scene=vase names 0 of the 3 scenes; did you mean" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "--scene=vase names 0 of the 3 scenes; one is " in message
+    key = message.split("'")[1]
+    assert run(folder, f"--scene={key}x") == 1
+    assert f"did you mean '{key}'?" in capsys.readouterr().err
     for wrong in ("--scenes=0", "--frames=3", "--splats --no-fit", "--scene=a --scenes=2"):
         with pytest.raises(SystemExit, match="2"):
             run(folder, *wrong.split())

@@ -1,8 +1,11 @@
 """A model with a weaker denoiser to keep away from: packed, loaded, sampled, unpacked, timed."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
+import safetensors
 import tiny_autoencoder as tiny
 
 import lgs_jax
@@ -137,8 +140,13 @@ def test_what_cannot_guide_is_refused(runs, tmp_path):
         model_file.save(path, run, guide=other, num_paths=1, sampler=scale)
     stats = tiny.STATS.to_json() | {"num_scenes": 77}
     other = write_run(tmp_path / "y", 1, latent_stats=stats)
-    with pytest.raises(settings.SettingsError, match="statistics of the latents"):
+    with pytest.raises(settings.SettingsError, match="latent_stats, recorded of other latents"):
         model_file.save(path, run, guide=other, num_paths=1, sampler=scale)
+    other = write_run(tmp_path / "w", 1, diffusion={"unconditional": 0.0})
+    with pytest.raises(settings.SettingsError, match="unconditional > 0: False there, True of"):
+        model_file.save(path, run, guide=other, num_paths=1, sampler=scale)
+    with pytest.raises(settings.SettingsError, match=r"truncation=0\.5 is of representations"):
+        model_file.save(path, run, num_paths=1, sampler={"truncation": 0.5})
     assert not path.exists()
 
 
@@ -190,4 +198,27 @@ def test_evaluations_draw_with_the_guide(file, tmp_path, capsys):
     assert evaluate("--autoguidance=1", "--seed=0") == 0
     assert "autoguidance" not in capsys.readouterr().out
     assert evaluate("--autoguidance=2", "--seed=0", "--truncation=0.5") == 1
-    assert "no effect on a model that keeps no representations" in capsys.readouterr().err
+    assert "of a model that keeps representations" in capsys.readouterr().err
+
+
+def test_a_file_keeps_what_training_pictures_show(runs, tmp_path):
+    """The representations are stored as an array; a guide has the same."""
+    bank = {"representations": [[1.0, 0.5, -2.0], [0.25, 0.0, 0.125]]}
+    told = {"representation_size": 3}
+    write = functools.partial(write_run, model=told, **bank)
+    run, weak = write(runs / "told"), write(runs / "told_weak", 1)
+    path = tmp_path / "told.safetensors"
+    sampler = {"autoguidance": 2.0, "truncation": 0.5, "steps": 2}
+    model_file.save(path, run, guide=weak, num_paths=1, sampler=sampler)
+    model = lgs_jax.load(path)
+    np.testing.assert_array_equal(model.task.representations, bank["representations"])
+    with safetensors.safe_open(path, "np") as opened:
+        assert opened.get_tensor("representations").dtype == np.float16
+        assert "representations" not in opened.metadata()["lgs_jax"]
+    model_file.unpack(path, tmp_path / "runs")
+    for name in ("diffusion", "guide"):
+        task = lgs_jax.load(tmp_path / "runs" / name).task
+        np.testing.assert_array_equal(task.representations, bank["representations"])
+    other = write_run(runs / "others", 1, told, representations=bank["representations"][:1])
+    with pytest.raises(settings.SettingsError, match="representations, recorded of other latents"):
+        model_file.save(tmp_path / "b.safetensors", run, guide=other, num_paths=1, sampler=sampler)

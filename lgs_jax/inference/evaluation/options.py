@@ -91,12 +91,12 @@ def sampler_of(
                 f"autoguidance={options.autoguidance} needs a weaker denoiser, which this model "
                 "has not (pack-model --guide); leave it out"
             )
-        if options.truncation is not None and model.task.representations is None:
-            raise ValueError(
-                f"truncation={options.truncation} has no effect on a model that keeps no "
-                "representations; leave it out"
-            )
         known = int(protocol.known_mask(model).sum())
+        if options.truncation is not None and (known or model.task.representations is None):
+            raise ValueError(
+                f"truncation={options.truncation} has an effect on samples from nothing alone, of "
+                "a model that keeps representations; leave it out"
+            )
         model.task.check_request(known, sampler.scales[known > 0], class_told=options.tell_class)
         return sampler
     idle = {"num_samples": 1, "tell_class": False} | dict.fromkeys(_OF_SAMPLER)

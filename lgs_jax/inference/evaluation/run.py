@@ -71,22 +71,13 @@ def evaluate(
     protocol = protocols.PROTOCOLS.get(options.protocol)
     changes = dict(changes or {})
     _check_scenes(options, changes)
-    near = options.views == "neighbours"
+    gap = scenes.ANY_GAP if options.views == "neighbours" else {}
     data = protocols.data_settings(
-        options.protocol,
-        model,
-        changes | (scenes.ANY_GAP if near else {}),
-        options.target_views,
-        options.split,
+        options.protocol, model, changes | gap, options.target_views, options.split
     )
     sampler = sampler_of(model, protocol, options)
     _check_nearest(options, protocol, network)
-    degrees = neighbours.usual_deg(model.degrees_apart) if near else None
-    chosen = scenes.Scenes(_source(data, options, say), data, degrees)
-    views = protocols.describe_views(data, options.split, options.views)
-    say(views)
-    if "source" in changes:
-        say(chosen.describe_angles(model.degrees_apart))
+    chosen, views = _choose(model, data, options, say, angles="source" in changes)
     request = _request(model, name, options, chosen, sampler) | {
         "lpips": lpips and _weights_of(lpips),
         "network": network and {"name": network.name, "checksum": network.checksum},
@@ -121,10 +112,43 @@ def evaluate(
         "distances": distances.measure(kept, num_parts, network, say),
         "scenes": found,
     }
+    _write(kept, scorer, model, chosen, options, results, groups, say)
+    return results
+
+
+def _choose(
+    model: SceneModel, data: DataSettings, options: Options, say: Say, *, angles: bool
+) -> tuple[scenes.Scenes, str]:
+    """The scenes in the views that are evaluated, and what these are in a sentence.
+
+    `angles`: whether to say how far the views are apart.
+    """
+    near = options.views == "neighbours"
+    degrees = neighbours.usual_deg(model.degrees_apart) if near else None
+    chosen = scenes.Scenes(_source(data, options, say), data, degrees)
+    views = protocols.describe_views(data, options.split, options.views)
+    say(views)
+    if angles:
+        say(chosen.describe_angles(model.degrees_apart))
+    return chosen, views
+
+
+def _write(
+    kept: records.Records,
+    scorer: scoring.Scorer,
+    model: SceneModel,
+    chosen: scenes.Scenes,
+    options: Options,
+    results: dict[str, Any],
+    groups: Mapping[str, Any],
+    say: Say,
+) -> None:
+    """Writes figures, tables and pictures; adds the nearest training photographs to the results."""
+    folder, found = kept.folder, results["scenes"]
     show = functools.partial(_show, scorer, chosen, options.batch_size)
     paths = [folder / "results.json"]
     if options.nearest_training:
-        near, picture = _nearest(kept, scorer, model, data, found, show, options, say)
+        near, picture = _nearest(kept, scorer, model, chosen.data, found, show, options, say)
         results["nearest"] = near.figures()
         paths.append(picture)
     records.write_json(paths[0], results)
@@ -135,7 +159,6 @@ def evaluate(
         paths.append(report.write_gallery(folder, list(zip(titles.values(), *pictures))))
     for path in paths:
         say(str(path))
-    return results
 
 
 def _check_scenes(options: Options, changes: Mapping[str, Any]) -> None:
@@ -171,11 +194,15 @@ def _source(data: DataSettings, options: Options, say: Say) -> Source:
     source = pipeline.make_source(data, options.split)
     say(source.report.summary())
     if source.report.findings and not options.allow_left_out:
+        fewer = (
+            ", or, where scenes have too few frames for "
+            f"{data.context_views} + {data.target_views} views, ask for fewer target_views"
+        )
+        drawn = options.split == "train" and data.view_draws  # whose T is that of the training
         raise ValueError(
             f"the data have {len(source.report.bad_scenes)} scenes and "
             f"{len(source.report.bad_frames)} frames that cannot be used, so the figures would be "
-            "those of other data; mend them, allow it, or, where scenes have too few frames for "
-            f"{data.context_views} + {data.target_views} views, ask for fewer target_views"
+            f"those of other data; mend them, or allow it{'' if drawn else fewer}"
         )
     if options.num_scenes is not None and options.num_scenes > len(source):
         there = "hold out" if options.split == "eval" else "have for training"

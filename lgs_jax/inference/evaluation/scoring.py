@@ -129,8 +129,8 @@ class Scorer:
         finite = np.isfinite(np.asarray(rendering.rgb)).all(axis=(1, 2, 3, 4))
         if not finite[weights[:, 0]].all():
             raise ValueError(
-                "a rendering is not finite; lower --guidance, set config.sampler.clip, or look "
-                "whether the training diverged"
+                "a rendering is not finite; lower --guidance and --autoguidance, set "
+                "config.sampler.clip, or look whether the training diverged"
             )
         return rendering
 
