@@ -201,7 +201,7 @@ def test_evaluations_draw_with_the_guide(file, tmp_path, capsys):
     assert "of a model that keeps representations" in capsys.readouterr().err
 
 
-def test_a_file_keeps_what_training_pictures_show(runs, tmp_path):
+def test_a_file_keeps_what_training_pictures_show(runs, tmp_path, capsys):
     """The representations are stored as an array; a guide has the same."""
     bank = {"representations": [[1.0, 0.5, -2.0], [0.25, 0.0, 0.125]]}
     told = {"representation_size": 3}
@@ -219,6 +219,12 @@ def test_a_file_keeps_what_training_pictures_show(runs, tmp_path):
     for name in ("diffusion", "guide"):
         task = lgs_jax.load(tmp_path / "runs" / name).task
         np.testing.assert_array_equal(task.representations, bank["representations"])
+    arguments = [f"--model={path}", "--num-scenes=1", "--batch-size=1", "--gallery=0"]
+    arguments += ["--truncation=1", f"--output={tmp_path / 'scores'}"]
+    assert commands.main(["evaluate", "--protocol=unconditional", *arguments]) == 0
+    assert "autoguidance 2.0." in capsys.readouterr().out  # and no word of truncation
+    assert commands.main(["evaluate", "--protocol=single_image", *arguments]) == 1
+    assert "an effect on samples from nothing alone" in capsys.readouterr().err
     other = write_run(runs / "others", 1, told, representations=bank["representations"][:1])
     with pytest.raises(settings.SettingsError, match="representations, recorded of other latents"):
         model_file.save(tmp_path / "b.safetensors", run, guide=other, num_paths=1, sampler=sampler)
