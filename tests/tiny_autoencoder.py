@@ -1,4 +1,4 @@
-"""A tiny autoencoder with invented parameters, and batches of views, for tests of what uses it."""
+"""A tiny autoencoder with invented parameters, and what goes with it, for tests of what uses it."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,17 @@ CONFIG = {
         "num_heads": 1,
         "scene_head": {"near": 1.0, "far": 8.0},
     },
+}
+# `config.model` of a denoiser of its latents.
+DENOISER = {
+    "latent_channels": 2,
+    "compression": 4,
+    "embedding_size": 8,
+    "widths": (8,),
+    "blocks_per_level": 1,
+    "middle_blocks": 0,
+    "attention_levels": (),
+    "num_heads": 1,
 }
 STATS = LatentStats(step=3, num_scenes=8, mean=(0.5, -2.0), std=(2.0, 0.1))
 

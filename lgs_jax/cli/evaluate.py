@@ -29,7 +29,7 @@ from absl import flags
 
 from lgs_jax import files
 from lgs_jax.cli import captures, reporting
-from lgs_jax.data import report
+from lgs_jax.data import report, split
 from lgs_jax.inference import scene_model
 from lgs_jax.inference.evaluation import protocols, scenes
 from lgs_jax.inference.evaluation import run as evaluation
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     captures.add_flags(where.add_argument, "other data than the model's")
     add(
         "--split",
-        choices=protocols.SPLITS,
+        choices=split.SPLITS,
         default="eval",
         help="train: score the scenes that the model was trained on; default: held-out ones",
     )

@@ -5,6 +5,7 @@ and a run resumes by starting at a later step. B scenes in a global batch.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -92,21 +93,24 @@ def eval_batches(
     num_scenes: int,
     host_index: int = 0,
     host_count: int = 1,
+    make_entry: Callable[[int], dict[str, Any]] | None = None,
 ) -> Iterator[Batch]:
     """Fixed batches of the first `num_scenes` scenes in a fixed mixed order, each scene once.
 
     If there are fewer scenes, all of them serve. The last batch is filled up with entries of
-    weight 0.
+    weight 0. `make_entry` makes the entry of a scene, by its index, in place of `scene_entry` with
+    the evaluation's choice of views.
     """
     local_size = _local_size(batch_size, host_index, host_count)
     order = np.random.default_rng([_ORDER]).permutation(len(source))[:num_scenes]
-    cache = FrameCache(0)
+    if make_entry is None:
+        make_entry = functools.partial(scene_entry, source, settings, rng=None, cache=FrameCache(0))
     for start in range(0, len(order), batch_size):
         first = start + host_index * local_size
         entries = []
         for position in range(first, first + local_size):
             index = int(order[min(position, len(order) - 1)])
-            entry = scene_entry(source, settings, index, rng=None, cache=cache)
+            entry = make_entry(index)
             if position >= len(order):
                 entry["weight"] = np.float32(0.0)
             entries.append(entry)

@@ -30,7 +30,6 @@ from lgs_jax.data import assemble, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
-from lgs_jax.inference import guide_run
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.guide import Guide
@@ -161,7 +160,7 @@ def save(
     if config.get("representations"):
         arrays["representations"] = np.asarray(config["representations"], DTYPES[dtype])
     if guide is not None:
-        about["guide_step"], weaker, params = guide_run.open_guide(guide, config)
+        about["guide_step"], weaker, params = load_lib.open_guide(guide, config)
         about["guide"] = _kept(weaker)
         arrays |= _flat("guide", params, dtype)
     with files.replacing(path) as partial:

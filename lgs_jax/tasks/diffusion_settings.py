@@ -93,7 +93,7 @@ class SamplerSettings:
       autoguidance_known: the scale for scenes of which a view is known; None: the same.
       truncation: share of the representations kept with a run, those nearest to the mean of all,
         near which the one of a scene from nothing is drawn; above 0, 1: all. Fewer are more typical
-        and less varied (the truncation trick; Brock et al. 2019). Chosen when a model is packed.
+        and less varied (the truncation trick; Brock et al. 2019).
       rescale: how far the guided prediction is brought back to the spread of the other, 0 to 1.
       clip: largest size of a predicted normalised latent; 0: no limit.
       eval_scenes: scenes of every evaluation batch that are sampled and measured; 0: none.

@@ -14,16 +14,7 @@ from lgs_jax import settings, tasks
 from lgs_jax.inference import model_file, sampling_speed
 from lgs_jax.training import checkpoint
 
-MODEL = {
-    "latent_channels": 2,
-    "compression": 4,
-    "embedding_size": 8,
-    "widths": (8,),
-    "blocks_per_level": 1,
-    "middle_blocks": 0,
-    "attention_levels": (),
-    "num_heads": 1,
-}
+MODEL = tiny.DENOISER
 
 
 def write_run(folder, seed=0, model=(), **groups):

@@ -18,16 +18,7 @@ from lgs_jax.inference import model_file, scene_model
 from lgs_jax.training import checkpoint, optimizer, state
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-MODEL = {
-    "latent_channels": 2,
-    "compression": 4,
-    "embedding_size": 8,
-    "widths": (8,),
-    "blocks_per_level": 1,
-    "middle_blocks": 0,
-    "attention_levels": (),
-    "num_heads": 1,
-}
+MODEL = tiny.DENOISER
 
 
 @pytest.fixture(scope="module")

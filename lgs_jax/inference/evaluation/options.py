@@ -6,6 +6,7 @@ Letters: B scenes of a batch, T held-out views, K samples.
 import dataclasses
 
 from lgs_jax.data.settings import check_name
+from lgs_jax.data.split import SPLITS
 from lgs_jax.inference.evaluation import protocols, scenes
 from lgs_jax.inference.scene_model import SceneModel
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
@@ -55,7 +56,7 @@ class Options:
     allow_left_out: bool = False
 
     def __post_init__(self) -> None:
-        check_name("split", self.split, protocols.SPLITS)
+        check_name("split", self.split, SPLITS)
         check_name("views", self.views, scenes.CHOICES)
         for name in ("num_samples", "batch_size"):
             if getattr(self, name) < 1:

@@ -13,7 +13,6 @@ import numpy as np
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.inference.scene_model import SceneModel
 
-SPLITS = ("eval", "train")
 GROUPS = {
     "all": "all views",
     "given": "given views",

@@ -55,15 +55,14 @@ class Scenes:
         )
 
     def batches(self, batch_size: int, num_scenes: int) -> Iterator[pipeline.Batch]:
-        """The first `num_scenes` in the order of `pipeline.eval_batches`, each scene once.
-
-        The last batch is filled up with entries of weight 0.
-        """
-        order = np.random.default_rng([0]).permutation(len(self.source))[:num_scenes].tolist()
-        for start in range(0, len(order), batch_size):
-            entries = [self.entry(index) for index in order[start : start + batch_size]]
-            padding = entries[-1] | {"weight": np.float32(0.0)}
-            yield pipeline.stack(entries + [padding] * (batch_size - len(entries)))
+        """Batches of the first `num_scenes`, as `pipeline.eval_batches` orders and fills them."""
+        return pipeline.eval_batches(
+            self.source,
+            self.data,
+            batch_size=batch_size,
+            num_scenes=num_scenes,
+            make_entry=self.entry,
+        )
 
     def describe_angles(self, degrees_apart: np.ndarray | None) -> str:
         """How far apart the encoded views are, with a warning if the model knows others [K]."""

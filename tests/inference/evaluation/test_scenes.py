@@ -17,16 +17,7 @@ from lgs_jax.inference import scene_model
 from lgs_jax.inference.evaluation import protocols, records, run, scenes
 from lgs_jax.metrics import image
 
-MODEL = {
-    "latent_channels": 2,
-    "compression": 4,
-    "embedding_size": 8,
-    "widths": (8,),
-    "blocks_per_level": 1,
-    "middle_blocks": 0,
-    "attention_levels": (),
-    "num_heads": 1,
-}
+MODEL = tiny.DENOISER
 FRAMES = 9
 
 
@@ -181,7 +172,7 @@ def test_the_folder_says_that_it_is_of_the_training_set(tmp_path, monkeypatch, c
 @pytest.mark.parametrize(
     ("options", "changes", "message"),
     [
-        ({"split": "test"}, {}, "split='test' must be one of 'eval', 'train'"),
+        ({"split": "test"}, {}, "split='test' must be one of 'train', 'eval'"),
         ({"views": "near"}, {}, "views='near' must be one of 'settings', 'neighbours'"),
         ({"views": "neighbours"}, {}, "views='neighbours' is for captures"),
         ({"split": "train"}, {"source": "transforms"}, "captures, on which the model was not"),
