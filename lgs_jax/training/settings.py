@@ -22,6 +22,8 @@ class TrainSettings:
       seed: of parameters, data and noise.
       ema_decay: decay of the average of the parameters; 0: the average is the parameters.
       init_from: workdir or checkpoint whose averaged parameters a new run starts from; "": random.
+      init_missing: whether layers that `init_from` lacks may start at random, as when
+        `model.middle_blocks` is raised; blocks and attention start as the identity.
       max_nonfinite: steps in a row that may be skipped for a loss or gradient that is not finite;
         looked at where metrics are logged and before a save.
       log_every: steps between logged metrics.
@@ -52,6 +54,7 @@ class TrainSettings:
     seed: int = 0
     ema_decay: float = 0.9999
     init_from: str = ""
+    init_missing: bool = False
     max_nonfinite: int = 10
     log_every: int = 50
     eval_every: int = 1000
@@ -78,6 +81,8 @@ class TrainSettings:
         require(positive, lambda x: x >= 1, "must be at least 1")
         require(not_negative, lambda x: x >= 0, "must not be negative")
         require(("ema_decay",), lambda x: 0 <= x < 1, "must be at least 0 and below 1")
+        if self.init_missing and not self.init_from:
+            raise ValueError("init_missing=True needs init_from, the parameters to start from")
         if self.batch_size % self.accumulate_steps:
             raise ValueError(
                 f"batch_size={self.batch_size} must be a multiple of "

@@ -220,27 +220,56 @@ def _place_state(
         return checkpoints.restore(start_step, abstract), f"continues from step {start_step}"
     optimizer = optimizers.make(settings.optimizer)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    key = streams.stream_key(streams.root_key(settings.seed), "init")
     if settings.init_from:
         _, params = checkpoint.restore_params(settings.init_from, mesh=mesh)
-        _check_fits(params, abstract.params, settings.init_from)
-        create = jax.jit(lambda p: states.create(p, optimizer), out_shardings=shardings)
-        return create(params), f"starts from the parameters of {settings.init_from}"
+        told = f"starts from the parameters of {settings.init_from}"
+        if added := _layers_to_add(params, abstract.params, settings):
+            told = f"{told}, and random {', '.join(added)}"
+
+        def continued(params: Any) -> states.TrainState:
+            params = _merge(params, task.init(key)) if added else params
+            return states.create(params, optimizer)
+
+        return jax.jit(continued, out_shardings=shardings)(params), told
     create = jax.jit(lambda key: states.create(task.init(key), optimizer), out_shardings=shardings)
-    key = streams.stream_key(streams.root_key(settings.seed), "init")
     return create(key), f"starts from random parameters, seed {settings.seed}"
 
 
-def _check_fits(params: Any, expected: Any, source: str) -> None:
-    """Raises CheckpointError unless the parameters have the names and shapes of this task's."""
+def _layers_to_add(params: Any, expected: Any, settings: TrainSettings) -> list[str]:
+    """Names of the layers that `params` lacks, if `settings` let them be random.
+
+    Raises:
+      CheckpointError: if parameters are missing otherwise, or have other names or shapes.
+    """
     found, wanted = (
         {jax.tree_util.keystr(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(t)}
         for t in (params, expected)
     )
     different = sorted(k for k in found.keys() | wanted.keys() if found.get(k) != wanted.get(k))
+    if settings.init_missing and not any(k in found for k in different):
+        return sorted({_layer(k) for k in different})
     if different:
         lines = [f"{k}: {found.get(k)} there, {wanted.get(k)} here" for k in different[:10]]
         raise checkpoint.CheckpointError(
-            f"the parameters in init_from={source!r} do not fit this model:\n  "
+            f"the parameters in init_from={settings.init_from!r} do not fit this model:\n  "
             + "\n  ".join(lines)
-            + "\nGive config.model the values of that run, or another init_from."
+            + "\nGive config.model the values of that run, or another init_from; layers that it "
+            "lacks may start at random with --config.training.init_missing=True."
         )
+    return []
+
+
+def _layer(path: str) -> str:
+    """The layer of a parameter, as in "trunk/middle_block_1" of "['trunk']['middle_block_1']...".
+
+    A layer is named by its two outermost modules.
+    """
+    return "/".join(path.strip("[]'").split("']['")[:2])
+
+
+def _merge(params: Any, fresh: Any) -> Any:
+    """`params` with the entries of `fresh` that it lacks; nested dicts."""
+    if not isinstance(fresh, dict):
+        return params
+    return fresh | {name: _merge(value, fresh[name]) for name, value in params.items()}

@@ -5,6 +5,7 @@ import json
 import pathlib
 import threading
 
+import jax
 import numpy as np
 import pytest
 import toy
@@ -203,6 +204,30 @@ def test_init_from_starts_with_the_averaged_parameters(finished, tmp_path):
     np.testing.assert_allclose(new["hidden"]["kernel"], old["hidden"]["kernel"], rtol=1e-6)
     with pytest.raises(checkpoint.CheckpointError, match=r"\(3, 4\) there, \(3, 5\) here"):
         toy.train(tmp_path / "wide", options, task=toy.Toy(width=5))
+
+
+def test_layers_that_init_from_lacks_start_at_random_where_allowed(finished, tmp_path):
+    _, source, _ = finished
+
+    class Deeper(toy.Toy):
+        def init(self, key):
+            return super().init(key) | {"more": {"kernel": jax.random.normal(key, (4, 4))}}
+
+    options = SHORT | {"init_from": str(source), "num_steps": 1, "log_every": 1}
+    options |= {"optimizer": {"learning_rate": 1e-12}}
+    with pytest.raises(checkpoint.CheckpointError, match=r"init_missing=True"):
+        toy.train(tmp_path / "refused", options, task=Deeper())
+    toy.train(tmp_path / "deeper", options | {"init_missing": True}, task=Deeper())
+    assert f"parameters of {source}, and random more" in (tmp_path / "deeper/train.log").read_text()
+    _, old = checkpoint.restore_params(source)
+    _, new = checkpoint.restore_params(tmp_path / "deeper")
+    np.testing.assert_allclose(new["hidden"]["kernel"], old["hidden"]["kernel"], rtol=1e-6)
+    assert np.std(new["more"]["kernel"]) > 0.1
+    wide = toy.Toy(width=5)
+    with pytest.raises(checkpoint.CheckpointError, match=r"\(3, 4\) there, \(3, 5\) here"):
+        toy.train(tmp_path / "wide", options | {"init_missing": True}, task=wide)
+    with pytest.raises(ValueError, match=r"init_missing=True needs init_from"):
+        toy.train(tmp_path / "alone", SHORT | {"init_missing": True})
 
 
 def test_says_once_what_was_chosen_while_compiling(tmp_path):
