@@ -61,11 +61,15 @@ def run(options: argparse.Namespace) -> None:
     print(compilation_cache.enable(), flush=True)
     model = scene_model.load(options.model, autoencoder=options.autoencoder)
     captures.check_at_hand(options, model.data)
+    if options.no_mix and not model.data.mix:
+        raise ValueError("--no-mix has no effect: the model's data have no mix; leave it out")
     changes = captures.settings(options) | {
         name: value
         for name, value in (("root", options.data_root), ("view_index", options.view_index))
         if value is not None
     }
+    if options.no_mix:
+        changes["mix"] = ()
     perceptual = network = None
     if options.lpips != "none":
         perceptual = lpips.load(
@@ -120,6 +124,8 @@ def _check(options: argparse.Namespace) -> None:
         if getattr(options, name) and getattr(options, needs) == "none":
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"{flag} has no effect without --{needs}")
+    if options.no_mix and captures.settings(options):
+        raise ValueError("--no-mix has no effect on captures; leave it out")
     if options.tell_class and captures.settings(options):
         raise ValueError(
             "--tell-class has no effect on captures, which have no classes; leave it out"
@@ -162,6 +168,11 @@ def _parser() -> argparse.ArgumentParser:
         default="settings",
         help="of captures: as the model's data settings choose them, or neighbouring photographs "
         "about as far apart as in training, as sample takes them; default: settings",
+    )
+    add(
+        "--no-mix",
+        action="store_true",
+        help="score none of the data in config.data.mix; default: all, in one random order",
     )
     add("--view-index", help="JSON file of the views of each scene, such as pixelSplat's")
     add("--num-scenes", type=int, help="no more than are held out; default: all of them")

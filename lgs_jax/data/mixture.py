@@ -40,6 +40,7 @@ class Mixture:
         self._parts = tuple(parts)
         self.weights = tuple(part.weight for part in parts)
         self.counts = tuple(len(part.source) for part in parts)
+        self.part_names = tuple(part.source.report.source for part in parts)
         self._starts = np.cumsum([0, *self.counts])
         names = [tuple(part.source.class_names) for part in parts]
         self.class_names = tuple(name for each in names for name in each)
@@ -62,6 +63,10 @@ class Mixture:
     def settings_of(self, index: int) -> DataSettings:
         """How scene `index` is to be read."""
         return self._parts[self._find(index)[0]].settings
+
+    def part_of(self, index: int) -> int:
+        """The number of the part that scene `index` comes from."""
+        return self._find(index)[0]
 
     def _find(self, index: int) -> tuple[int, int]:
         number = int(np.searchsorted(self._starts, index, side="right")) - 1

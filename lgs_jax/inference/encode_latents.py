@@ -31,8 +31,6 @@ SHARD_MB = 64
 # What whitens representations, in the folder of latents; and training pictures it is fitted to.
 PROJECTION = "representation.safetensors"
 LOOKED_AT = 4096
-# Representations that a run keeps.
-BANK = 512
 
 
 def describe(
@@ -134,19 +132,62 @@ def of_run(
 
 
 def representations(encoded: latents.EncodedLatents | None, source: Source) -> dict[str, Any]:
-    """What to record with a run's configuration, for `DiffusionTask` to sample from nothing.
-
-    Representations of `BANK` training pictures, the first that training would see with seed 0.
-    """
+    """What to record with a run's configuration, for `DiffusionTask` to sample from nothing."""
     if encoded is None or not encoded.manifest.representation_size:
         return {}
-    order = mixture.Order(source, seed=0)
-    seen = (order(number) for number in range(BANK))
-    bank = [
-        encoded.entry(scene, epoch % encoded.manifest.draws)["representation"]
-        for scene, epoch in seen
-    ]
-    return {"representations": np.round(np.stack(bank).astype(np.float64), 3).tolist()}
+    bank = Pictures().drawn(encoded, source).astype(np.float64)
+    return {"representations": np.round(bank, 3).tolist()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """Training pictures near whose representations scenes from nothing are drawn.
+
+    Attributes:
+      count: how many, the first that training sees with seed 0.
+      mixed: whether those of `config.data.mix` are among them, in their share of the training.
+      folder: where the latents lie now that the representations come with; "": where the run
+        found them.
+    """
+
+    count: int = 512
+    mixed: bool = True
+    folder: str = ""
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise ValueError(
+                f"{self.count} pictures are not enough to draw near to; give 1 or more"
+            )
+
+    def representations(self, config: Mapping[str, Any], data: DataSettings) -> np.ndarray:
+        """Those of a run's training pictures, [count, R].
+
+        Raises:
+          lgs_jax.settings.SettingsError: if the run's denoiser is told none, or see `of_run`.
+          lgs_jax.data.report.DataError: see `of_run`.
+        """
+        if not config["model"].get("representation_size"):
+            raise settings.SettingsError(
+                "this run is told no representations (config.model.representation_size=0), so "
+                "there are no pictures to choose for scenes from nothing; leave that out"
+            )
+        source = pipeline.make_source(data, "train")
+        placed = {**config, "latents": self.folder or config["latents"]}
+        return self.drawn(of_run(placed, source, data), source)
+
+    def drawn(self, encoded: latents.EncodedLatents, source: Source) -> np.ndarray:
+        """Those of the latents of a source, [count, R]."""
+        order = mixture.Order(source, seed=0)
+        visits = (order(number) for number in itertools.count())
+        if not self.mixed and isinstance(source, mixture.Mixture):
+            visits = (visit for visit in visits if source.part_of(visit[0]) == 0)
+        return np.stack(
+            [
+                encoded.entry(scene, epoch % encoded.manifest.draws)["representation"]
+                for scene, epoch in itertools.islice(visits, self.count)
+            ]
+        )
 
 
 def write(

@@ -1,6 +1,6 @@
 """A trained model in one small file, to be given away: parameters, settings, camera paths.
 
-The file is safetensors: nothing in it can run code, and other programs can read it. Arrays are
+The file is safetensors, compressed or not (`tensor_file`). Arrays are
 `autoencoder/...`, `denoiser/...` and, where there is one, `guide/...` (the averaged parameters, by
 their place in the network), `representations` [K, R] where the denoiser is told such, and
 `paths/world_from_cam` [K, V, 4, 4], `paths/intrinsics` [K, V, 4] and `paths/class_label` [K]
@@ -21,8 +21,6 @@ import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
-import safetensors.numpy
 
 from lgs_jax import files, settings, tasks
 from lgs_jax.core.cameras import Cameras
@@ -30,6 +28,7 @@ from lgs_jax.data import assemble, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
+from lgs_jax.inference import encode_latents, tensor_file
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models import frozen_autoencoder
 from lgs_jax.models.guide import Guide
@@ -38,9 +37,8 @@ from lgs_jax.tasks.diffusion import DiffusionTask
 from lgs_jax.tasks.diffusion_settings import SamplerSettings
 from lgs_jax.training import checkpoint, older_configs, workdir
 
-SUFFIX = ".safetensors"
 FORMAT = 1
-DTYPES = {"float16": np.float16, "float32": np.float32}
+DTYPES = {"float16": np.float16, "bfloat16": jnp.bfloat16, "float32": np.float32}
 
 _ENTRY = "lgs_jax"
 _EXPECTED = "expected a file that python -m lgs_jax pack-model has written"
@@ -91,11 +89,12 @@ def save(
     dtype: str = "float16",
     num_paths: int = 64,
     sampler: Mapping[str, Any] | None = None,
+    pictures: encode_latents.Pictures | None = None,
 ) -> pathlib.Path:
     """Writes the newest checkpoint of a diffusion run and its autoencoder into one file.
 
     Args:
-      path: of the file, ending in .safetensors.
+      path: of the file, ending in .safetensors, or in .safetensors.xz to compress it.
       run: the workdir of the diffusion run, or one of its checkpoints.
       autoencoder: where its autoencoder lies now; None: where the run found it.
       decoder: the workdir of a run that went on with the autoencoder's decoder alone, to take the
@@ -107,19 +106,22 @@ def save(
       num_paths: K; the first held-out scenes lend their cameras.
       sampler: settings (`SamplerSettings`) that samples are drawn with by default, in place of the
         run's.
+      pictures: the training pictures near whose representations scenes from nothing are drawn;
+        None: those that the run has kept.
 
     Raises:
       lgs_jax.training.checkpoint.CheckpointError: if a checkpoint is missing or damaged.
+      lgs_jax.data.report.DataError: if the latents that `pictures` come with cannot be read.
       lgs_jax.settings.SettingsError: if it is the run of another task, or the autoencoder is not
         the one that it was trained on, the decoder is that of another one, or the guide does not
         fit.
       ValueError: if the parameters do not fit into `dtype`, or an argument cannot be honoured.
     """
     path = pathlib.Path(path).expanduser()
-    if path.suffix != SUFFIX or dtype not in DTYPES or num_paths < 1:
+    if not tensor_file.suffix(path) or dtype not in DTYPES or num_paths < 1:
         raise ValueError(
-            f"path={str(path)!r} must end in {SUFFIX}, {dtype=} be one of {', '.join(DTYPES)} and "
-            f"{num_paths=} at least 1"
+            f"path={str(path)!r} must end in {' or '.join(tensor_file.SUFFIXES)}, {dtype=} be one "
+            f"of {', '.join(DTYPES)} and {num_paths=} at least 1"
         )
     _, step = checkpoint.locate(run)
     config, params = checkpoint.restore_params(run, step=step)
@@ -148,7 +150,10 @@ def save(
             f"a guide ({guide}) and autoguidance={scales}: either is of no use without the other; "
             "give both, or neither (1)"
         )
-    source, paths = _paths(config, data_root, num_paths)
+    data = settings.build(DataSettings, config["data"], "the run's data")
+    if data_root is not None:
+        data = dataclasses.replace(data, root=data_root)
+    source, paths = _paths(data, num_paths)
     arrays |= {f"paths/{name}": values for name, values in paths.items()}
     about = {
         "format": FORMAT,
@@ -157,15 +162,17 @@ def save(
         "class_names": source.class_names if config["model"].get("num_classes") else (),
         "step": step,
     }
-    if config.get("representations"):
-        arrays["representations"] = np.asarray(config["representations"], DTYPES[dtype])
+    bank = config.get("representations")
+    if pictures is not None:
+        placed = config | {"autoencoder": autoencoder or config["autoencoder"]}
+        bank = pictures.representations(placed, data)
+    if bank is not None:
+        arrays["representations"] = np.asarray(bank, DTYPES[dtype])
     if guide is not None:
         about["guide_step"], weaker, params = load_lib.open_guide(guide, config)
         about["guide"] = _kept(weaker)
         arrays |= _flat("guide", params, dtype)
-    with files.replacing(path) as partial:
-        # Not `save_file`, whose files only their owner may read.
-        partial.write_bytes(safetensors.numpy.save(arrays, metadata={_ENTRY: json.dumps(about)}))
+    tensor_file.save(path, arrays, about, entry=_ENTRY)
     return path
 
 
@@ -178,15 +185,11 @@ def load(path: str | os.PathLike) -> Parts:
     """
     path = pathlib.Path(path).expanduser()
     try:
-        with safetensors.safe_open(path, "np") as file:
-            about = json.loads((file.metadata() or {})[_ENTRY])
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays, about = tensor_file.load(path, entry=_ENTRY)
     except FileNotFoundError as error:
         raise checkpoint.CheckpointError(f"there is no file {path}; {_EXPECTED}") from error
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
-        raise checkpoint.CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}: {error}); {_EXPECTED}"
-        ) from error
+    except (ValueError, OSError) as error:
+        raise checkpoint.CheckpointError(f"{path} cannot be read ({error}); {_EXPECTED}") from error
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise checkpoint.CheckpointError(
             f"{path} is of another version than {FORMAT} of this format; {_EXPECTED}"
@@ -328,13 +331,8 @@ def _shapes(params: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in flat.items()}
 
 
-def _paths(
-    config: Mapping[str, Any], data_root: str | None, count: int
-) -> tuple[Source, dict[str, np.ndarray]]:
+def _paths(data: DataSettings, count: int) -> tuple[Source, dict[str, np.ndarray]]:
     """The data, and cameras and classes of its first held-out scenes, as evaluations see them."""
-    data = settings.build(DataSettings, config["data"], "the run's data")
-    if data_root is not None:
-        data = dataclasses.replace(data, root=data_root)
     source = pipeline.make_source(data, "eval")
     entries = [
         assemble.scene_entry(source, data, index, rng=None, cache=FrameCache(0))

@@ -5,7 +5,7 @@ import importlib.resources
 import os
 import pathlib
 
-from lgs_jax.inference import model_file
+from lgs_jax.inference import tensor_file
 from lgs_jax.inference.export import formats
 from lgs_jax.training import checkpoint, workdir
 
@@ -19,7 +19,8 @@ _RECOGNISED = {
 
 def names() -> list[str]:
     """Names that `lgs_jax.load` knows."""
-    return sorted(path.stem for path in _FOLDER.glob(f"*{model_file.SUFFIX}"))
+    found = _FOLDER.glob(f"*{tensor_file.COMPRESSED}")
+    return sorted(path.name.removesuffix(tensor_file.COMPRESSED) for path in found)
 
 
 def find(path: str | os.PathLike) -> str | os.PathLike:
@@ -30,7 +31,7 @@ def find(path: str | os.PathLike) -> str | os.PathLike:
         the package nor a file or folder, or it is another kind of file, or a folder of runs.
     """
     if is_name(path):
-        return _FOLDER / f"{path}{model_file.SUFFIX}"
+        return _FOLDER / f"{path}{tensor_file.COMPRESSED}"
     word = str(path)
     if pathlib.PurePath(word).name == word and not pathlib.Path(word).exists():
         close = difflib.get_close_matches(word, names(), n=1)
@@ -45,11 +46,11 @@ def find(path: str | os.PathLike) -> str | os.PathLike:
 
 def _check(path: pathlib.Path) -> None:
     """Refuses files and folders that are plainly something else than a model."""
-    if path.is_file() and path.suffix != model_file.SUFFIX:
+    if path.is_file() and not tensor_file.suffix(path):
         reader = "; a file of splats is read by lgs_jax.inference.export.formats.load"
         raise checkpoint.CheckpointError(
             f"{path} is no model: expected a file that pack-model has written, ending in "
-            f"{model_file.SUFFIX}, or the folder of a run"
+            f"{' or '.join(tensor_file.SUFFIXES)}, or the folder of a run"
             + (reader if path.suffix.lower() in formats.FORMATS else "")
         )
     runs = [found.parent for found in sorted(path.glob(f"*/{workdir.CHECKPOINTS}"))]

@@ -23,7 +23,7 @@ from lgs_jax.core.cameras import Cameras
 from lgs_jax.data import crops, neighbours, normalize
 from lgs_jax.data.settings import DataSettings
 from lgs_jax.diffusion import samplers
-from lgs_jax.inference import arguments, model_file, pretrained
+from lgs_jax.inference import arguments, model_file, pretrained, tensor_file
 from lgs_jax.inference import load as load_lib
 from lgs_jax.models.conditioning import NO_CLASS, Conditioning
 from lgs_jax.models.frozen_autoencoder import FrozenAutoencoder
@@ -51,7 +51,7 @@ def load(path: str | os.PathLike, *, autoencoder: str | os.PathLike | None = Non
       lgs_jax.settings.SettingsError: if it is the run of another task, or its parts do not fit.
     """
     path = pretrained.find(path)
-    if pathlib.Path(path).suffix == model_file.SUFFIX:
+    if tensor_file.suffix(pathlib.Path(path)):
         if autoencoder is not None:
             raise settings.SettingsError(
                 f"{path} holds its own autoencoder; leave out autoencoder={str(autoencoder)!r}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny_autoencoder as tiny
 
+import lgs_jax
 from lgs_jax import __main__, main, settings
 from lgs_jax.data import latents, pipeline
 from lgs_jax.data.cache import FrameCache
@@ -120,7 +121,7 @@ def test_a_run_is_told_them_and_needs_them(autoencoder, encoded, tmp_path):
     main.run(config, str(tmp_path / "run"), preemption.StopSignal())
     recorded, _ = checkpoint.restore_params(tmp_path / "run")
     bank = np.float32(recorded["representations"])
-    assert bank.shape == (encode_latents.BANK, representation.SIZE)
+    assert bank.shape == (encode_latents.Pictures().count, representation.SIZE)
     served = latents.EncodedLatents(encoded)
     lies_there = [served.entry(i, k)["representation"] for i in range(SCENES) for k in range(DRAWS)]
     distances = np.abs(np.float32(lies_there)[:, None] - bank[None, :20]).max(axis=-1)
@@ -142,3 +143,35 @@ def test_weights_of_no_network_are_refused(autoencoder, tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         encode(autoencoder, tmp_path / "x", "--representation-weights=a.npz")
     assert "has no effect without --representation" in capsys.readouterr().err
+
+
+def test_a_packed_model_keeps_chosen_pictures_of_its_own_data(autoencoder, tmp_path, capsys):
+    """`config.data.mix` helps in training; scenes from nothing may be drawn without it."""
+    mix, folder = ({"num_scenes": 40, "num_frames": 7},), tmp_path / "latents"
+    mixed = ["--representation=alex", "--data", f"mix={mix}"]
+    assert encode(autoencoder, folder, *mixed) == 0, capsys.readouterr().err
+    places = {"autoencoder": str(autoencoder), "latents": str(folder)}
+    config = CONFIG | places | {"data": CONFIG["data"] | {"mix": mix}}
+    main.run(config, str(tmp_path / "run"), preemption.StopSignal())
+    (moved := tmp_path / "moved").symlink_to(folder)
+
+    def packed(name, *arguments):
+        path = tmp_path / name
+        fixed = [f"--model={tmp_path / 'run'}", f"--output={path}", "--paths=1", "--dtype=float32"]
+        assert __main__.main(["pack-model", *fixed, *arguments]) == 0, capsys.readouterr().err
+        return lgs_jax.load(path).task.representations
+
+    served = latents.EncodedLatents(folder)
+    own = [served.entry(i, k)["representation"] for i in range(SCENES) for k in range(DRAWS)]
+
+    def from_own(bank):
+        distances = np.abs(bank[:, None] - np.float32(own)[None]).max(axis=-1)
+        return np.mean(distances.min(axis=1) < 1e-3)
+
+    kept = packed("kept.safetensors")
+    assert kept.shape == (512, representation.SIZE)
+    assert 0.3 < from_own(kept) < 0.9
+    chosen = packed("own.safetensors.xz", "--no-mix", "--pictures=30", f"--latents={moved}")
+    assert chosen.shape == (30, representation.SIZE)
+    assert from_own(chosen) == 1
+    assert len(np.unique(chosen, axis=0)) == 30

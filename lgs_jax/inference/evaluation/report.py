@@ -50,7 +50,9 @@ def markdown(results: Mapping[str, Any]) -> str:
         f"# {results['protocol']}{' of the training set' * trained_on}: {results['summary']}",
         "",
         *[_TRAINED_ON, ""][: 2 * trained_on],
-        f"{request['model']}, {counted(scenes, 'scene')}, {counted(count, 'sample')} of each, "
+        f"{request['model']}, {counted(scenes, 'scene')}"
+        + (f" ({results['mixture']})" if results["mixture"] else "")
+        + f", {counted(count, 'sample')} of each, "
         f"seed {request['seed']}; {results['views']}; data {results['data_sha256'][:16]}"
         + (f"; {results['left_out']} scenes or frames left out" if results["left_out"] else ""),
         "",

@@ -102,6 +102,7 @@ def evaluate(
         "protocol": options.protocol,
         "summary": protocol.summary,
         "views": views,
+        "mixture": chosen.describe_mixture([each["index"] for each in found]),
         "request": request,
         "left_out": len(chosen.source.report.findings),
         "versions": versions.found(),

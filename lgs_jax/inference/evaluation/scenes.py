@@ -4,12 +4,12 @@ Letters: V views of the latents, T others, F frames of a scene.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from lgs_jax.data import assemble, neighbours, pipeline
+from lgs_jax.data import assemble, mixture, neighbours, pipeline
 from lgs_jax.data.cache import FrameCache
 from lgs_jax.data.example import Source
 from lgs_jax.data.settings import DataSettings
@@ -63,6 +63,17 @@ class Scenes:
             num_scenes=num_scenes,
             make_entry=self.entry,
         )
+
+    def describe_mixture(self, indices: Sequence[int]) -> str:
+        """How many of these scenes are of which part of a mixture; "" without one."""
+        if not isinstance(self.source, mixture.Mixture):
+            return ""
+        counts = np.bincount(
+            [self.source.part_of(index) for index in indices],
+            minlength=len(self.source.part_names),
+        )
+        parts = (f"{count} of {name}" for count, name in zip(counts, self.source.part_names))
+        return f"a mixture, {' and '.join(parts)}"
 
     def describe_angles(self, degrees_apart: np.ndarray | None) -> str:
         """How far apart the encoded views are, with a warning if the model knows others [K]."""

@@ -189,3 +189,29 @@ def test_refusals(tmp_path, options, changes, message):
     with pytest.raises(ValueError, match=message):
         evaluate(tmp_path / "x", make_model(), changes=changes, **options)
     assert not (tmp_path / "x").exists()
+
+
+def test_scenes_of_a_mixture_are_counted_and_may_be_left_out(tmp_path, monkeypatch, capsys):
+    mixed = make_model(num_scenes=40, mix=({"kind": "objects", "num_scenes": 60},))
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: mixed)
+
+    def score(name, *more):
+        fixed = [f"--output={tmp_path / name}", "--protocol=reconstruction", "--gallery=0"]
+        status = __main__.main(["evaluate", "--model=x", *fixed, *more])
+        return status, capsys.readouterr()
+
+    assert score("all")[0] == 0
+    told = "10 scenes (a mixture, 4 of procedural mixed and 6 of procedural objects), 1 sample"
+    assert told in (tmp_path / "all/results.md").read_text()
+    assert score("own", "--no-mix")[0] == 0
+    assert "x, 4 scenes, 1 sample" in (tmp_path / "own/results.md").read_text()
+    keys = []
+    for name in ("all", "own"):
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        keys.append({each["key"] for each in results["scenes"]})
+    assert {key.removeprefix("0/") for key in keys[0]} >= keys[1]
+    status, printed = score("capture", "--no-mix", "--transforms=x")
+    assert (status, "--no-mix has no effect on captures" in printed.err) == (1, True)
+    monkeypatch.setattr(scene_model, "load", lambda path, autoencoder: make_model())
+    status, printed = score("none", "--no-mix")
+    assert (status, "the model's data have no mix" in printed.err) == (1, True)
