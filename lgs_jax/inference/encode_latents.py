@@ -164,13 +164,18 @@ class Pictures:
         """Those of a run's training pictures, [count, R].
 
         Raises:
-          lgs_jax.settings.SettingsError: if the run's denoiser is told none, or see `of_run`.
+          lgs_jax.settings.SettingsError: if the run's denoiser is told none, there is no mix to
+            leave out, or see `of_run`.
           lgs_jax.data.report.DataError: see `of_run`.
         """
         if not config["model"].get("representation_size"):
             raise settings.SettingsError(
                 "this run is told no representations (config.model.representation_size=0), so "
                 "there are no pictures to choose for scenes from nothing; leave that out"
+            )
+        if not self.mixed and not data.mix:
+            raise settings.SettingsError(
+                "the run's data have no mix (config.data.mix) to leave out; leave that out"
             )
         source = pipeline.make_source(data, "train")
         placed = {**config, "latents": self.folder or config["latents"]}

@@ -175,3 +175,14 @@ def test_a_packed_model_keeps_chosen_pictures_of_its_own_data(autoencoder, tmp_p
     assert chosen.shape == (30, representation.SIZE)
     assert from_own(chosen) == 1
     assert len(np.unique(chosen, axis=0)) == 30
+
+
+def test_pictures_that_cannot_be_chosen_are_refused():
+    data = settings.build(pipeline.DataSettings, CONFIG["data"], "data")
+    with pytest.raises(settings.SettingsError, match="have no mix"):
+        encode_latents.Pictures(mixed=False).representations(CONFIG, data)
+    untold = CONFIG | {"model": CONFIG["model"] | {"representation_size": 0}}
+    with pytest.raises(settings.SettingsError, match="is told no representations"):
+        encode_latents.Pictures().representations(untold, data)
+    with pytest.raises(ValueError, match="0 pictures are not enough"):
+        encode_latents.Pictures(0)

@@ -1,13 +1,10 @@
 """What earlier versions have stored is read, and continued, as what it means today."""
 
-import json
-
 import numpy as np
 import pytest
-import safetensors
 import toy
 
-from lgs_jax.inference import model_file, pretrained
+from lgs_jax.inference import model_file, pretrained, tensor_file
 from lgs_jax.training import checkpoint, older_configs, workdir
 
 OPTIONS = {
@@ -48,8 +45,7 @@ def test_a_training_of_an_earlier_version_is_continued(tmp_path):
 
 def test_a_model_of_an_earlier_version_is_read():
     path = pretrained.find("objects-small")
-    with safetensors.safe_open(path, "np") as file:
-        stored = json.loads(file.metadata()["lgs_jax"])
+    _, stored = tensor_file.load(path, entry="lgs_jax")
     assert [stored[part]["model"]["remat"] for part in ("autoencoder", "denoiser")] == [False] * 2
     parts = model_file.load(path)
     assert parts.frozen.module.remat == parts.task.model.remat == "none"
